@@ -1,0 +1,50 @@
+"""Megatron's distributed AdamW and its learning-rate schedule, from the recipe."""
+
+from __future__ import annotations
+
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+
+from megatron_srpo.actor.model import DTYPES
+from megatron_srpo.recipe.schema import TrainerSection
+
+
+def build_optimizer(trainer: TrainerSection, model: DistributedDataParallel) -> MegatronOptimizer:
+    """Sharded over the data-parallel ranks; master weights and moments are float32."""
+    section = trainer.optimizer
+    config = OptimizerConfig(
+        optimizer="adam",
+        lr=section.learning_rate,
+        min_lr=section.min_learning_rate,
+        adam_beta1=section.betas[0],
+        adam_beta2=section.betas[1],
+        adam_eps=section.epsilon,
+        weight_decay=section.weight_decay,
+        clip_grad=section.clip_grad,
+        bf16=trainer.dtype == "bfloat16",
+        params_dtype=DTYPES[trainer.dtype],
+        use_distributed_optimizer=True,
+    )
+    return get_megatron_optimizer(config, [model])
+
+
+def build_scheduler(trainer: TrainerSection, optimizer: MegatronOptimizer) -> OptimizerParamScheduler:
+    """Learning rate by optimizer update: linear warm-up, then the recipe's schedule.
+
+    Step it before each update, so that the first update of a warm-up already has a rate above zero.
+    """
+    section = trainer.optimizer
+    return OptimizerParamScheduler(
+        optimizer,
+        init_lr=0.0 if section.warmup_updates else section.learning_rate,
+        max_lr=section.learning_rate,
+        min_lr=section.min_learning_rate,
+        lr_warmup_steps=section.warmup_updates,
+        lr_decay_steps=section.decay_updates or section.warmup_updates + 1,
+        lr_decay_style=section.schedule,
+        start_wd=section.weight_decay,
+        end_wd=section.weight_decay,
+        wd_incr_steps=0,
+        wd_incr_style="constant",
+    )

@@ -1,0 +1,67 @@
+"""Process groups of the trainer: torch.distributed and Megatron's tensor, pipeline and data parallelism."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
+
+from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.schema import TrainerSection
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place: rank and size along tensor, pipeline and data parallelism."""
+
+    tensor: int
+    tensor_size: int
+    pipeline: int
+    pipeline_size: int
+    data: int
+    data_size: int
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether this rank holds the output layer and computes the loss."""
+        return self.pipeline == self.pipeline_size - 1
+
+    @property
+    def leads_stage(self) -> bool:
+        """Whether this rank speaks for its pipeline stage (first in tensor and data parallelism)."""
+        return self.tensor == 0 and self.data == 0
+
+
+def initialize(trainer: TrainerSection, platform: Platform, seed: int) -> Ranks:
+    """Join the default group (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) and make Megatron's groups."""
+    if not dist.is_initialized():
+        dist.init_process_group(platform.collectives, timeout=timedelta(seconds=trainer.timeout_seconds))
+    parallel_state.initialize_model_parallel(
+        trainer.tensor_parallel,
+        trainer.pipeline_parallel,
+        distributed_timeout_minutes=max(1, round(trainer.timeout_seconds / 60)),
+    )
+    model_parallel_cuda_manual_seed(seed)
+    return current_ranks()
+
+
+def current_ranks() -> Ranks:
+    """The ranks of this process in Megatron's groups."""
+    return Ranks(
+        tensor=parallel_state.get_tensor_model_parallel_rank(),
+        tensor_size=parallel_state.get_tensor_model_parallel_world_size(),
+        pipeline=parallel_state.get_pipeline_model_parallel_rank(),
+        pipeline_size=parallel_state.get_pipeline_model_parallel_world_size(),
+        data=parallel_state.get_data_parallel_rank(),
+        data_size=parallel_state.get_data_parallel_world_size(),
+    )
+
+
+def shutdown() -> None:
+    """Leave every group."""
+    parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,219 @@
+"""One training step on one step file: the policy-gradient update of GRPO on Megatron's schedules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from megatron_srpo.actor.batch import Microbatch, TrainingSample, microbatches_of_rank, read_samples
+from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
+from megatron_srpo.actor.loss import surrogate_loss
+from megatron_srpo.actor.model import build_model, wrap_for_training
+from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
+from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.actor.statistics import TokenStatistics, reduce_statistics, token_statistics
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.schema import Recipe
+
+
+@dataclass
+class Actor:
+    """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on."""
+
+    recipe: Recipe
+    model_config: ModelConfig
+    ranks: Ranks
+    platform: Platform
+    gpt: GPTModel
+    model: DistributedDataParallel
+    optimizer: MegatronOptimizer
+    scheduler: OptimizerParamScheduler
+    version: int = field(default=0)
+
+    @property
+    def length_multiple(self) -> int:
+        """What the packed length of a microbatch must divide by."""
+        return self.ranks.tensor_size if self.recipe.trainer.sequence_parallel else 1
+
+
+def build_actor(
+    recipe: Recipe,
+    model_config: ModelConfig,
+    ranks: Ranks,
+    platform: Platform,
+    load: Callable[[GPTModel, ModelConfig], None],
+) -> Actor:
+    """Model with weights from `load`, gradient buffers and optimizer (whose master weights copy the loaded)."""
+    gpt = build_model(model_config, recipe.trainer, platform)
+    load(gpt, model_config)
+    model = wrap_for_training(gpt)
+    model.train()
+    optimizer = build_optimizer(recipe.trainer, model)
+    scheduler = build_scheduler(recipe.trainer, optimizer)
+    return Actor(recipe, model_config, ranks, platform, gpt, model, optimizer, scheduler)
+
+
+def train_step(actor: Actor, path: Path) -> dict[str, float]:
+    """Train on the step file: `updates_per_step` optimizer updates over its groups in order.
+
+    Returns the metrics, the same on every rank.  Raises SrpoError when the very first step shows that the
+    trainer and the engine disagree about the log-probs of the engine's own tokens.
+    """
+    started = time.monotonic()
+    recipe = actor.recipe
+    samples = read_samples(path, recipe.rollout.samples_per_prompt, recipe.algorithm)
+    updates = [microbatches(actor, part) for part in _split(samples, recipe.trainer.updates_per_step)]
+    # With one update the policy that is trained is the one that is compared: the ratio's denominator is its
+    # own log-prob.  With several, the log-probs before the first update are computed beforehand.
+    old = [log_probs_of(actor, update) if len(updates) > 1 else None for update in updates]
+    collected: list[dict[str, float]] = []
+    for update, old_log_probs in zip(updates, old, strict=True):
+        statistics = _forward_backward(actor, update, old_log_probs)
+        if actor.version == 0 and not collected:
+            check_mismatch(statistics, recipe.algorithm.mismatch_limit)
+        collected.append(statistics | _apply_gradients(actor))
+    actor.version += 1
+    metrics = _combine(collected)
+    metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
+    metrics["seconds_train"] = time.monotonic() - started
+    return metrics
+
+
+def _split(samples: Sequence[TrainingSample], parts: int) -> list[Sequence[TrainingSample]]:
+    size = len(samples) // parts
+    return [samples[i * size : (i + 1) * size] for i in range(parts)]
+
+
+def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microbatch]:
+    """This rank's microbatches of one update."""
+    limit = actor.recipe.trainer.max_tokens_per_microbatch
+    return microbatches_of_rank(samples, limit, actor.ranks, actor.platform, actor.length_multiple)
+
+
+def run_schedule(actor: Actor, batches: Sequence[Any], loss: Callable[..., Any], forward_only: bool) -> list[Any]:
+    """Run Megatron's schedule over microbatches.
+
+    `loss(logits [tokens, local vocabulary], batch)` is called on the last pipeline stage and returns what
+    Megatron's schedules expect: (summed loss, number of tokens, anything), the last of which is collected.
+    """
+
+    def forward_step(iterator: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
+        batch = next(iterator)
+        micro: Microbatch = batch[0]
+        output = model(micro.tokens, micro.positions, None, packed_seq_params=micro.sequences)
+        return output, lambda logits: loss(logits[0], *batch)
+
+    collected: list[Any] = get_forward_backward_func()(
+        forward_step_func=forward_step,
+        data_iterator=iter(batches),
+        model=[actor.model],
+        num_microbatches=len(batches),
+        seq_length=1,  # not used: packed lengths vary, and stages tell each other the shapes
+        micro_batch_size=1,
+        forward_only=forward_only,
+    )
+    return collected
+
+
+def _response_logits(actor: Actor, logits: torch.Tensor, batch: Microbatch) -> torch.Tensor:
+    """Scaled logits of the positions that predict response tokens, [responses, local vocabulary]."""
+    rows = logits.index_select(0, batch.sources)
+    start = actor.ranks.tensor * rows.shape[-1]
+    return scale_logits(rows, actor.recipe.rollout.temperature, actor.model_config.vocab_size, start)
+
+
+@torch.no_grad()
+def log_probs_of(actor: Actor, batches: Sequence[Microbatch]) -> list[torch.Tensor]:
+    """Log-probs of each microbatch's response tokens under the present weights, without gradient.
+
+    Empty on all but the last pipeline stage.
+    """
+
+    def loss(logits: torch.Tensor, batch: Microbatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        log_probs = token_log_probs(_response_logits(actor, logits, batch), batch.targets)
+        return log_probs.sum(), _count(batch), log_probs
+
+    return run_schedule(actor, [(batch,) for batch in batches], loss, forward_only=True)
+
+
+def _count(batch: Microbatch) -> torch.Tensor:
+    return torch.tensor(len(batch.targets), dtype=torch.int, device=batch.targets.device)
+
+
+def _forward_backward(
+    actor: Actor, batches: Sequence[Microbatch], old_log_probs: list[torch.Tensor] | None
+) -> dict[str, float]:
+    """Accumulate the update's gradient in Megatron's buffers and return its statistics."""
+    algorithm = actor.recipe.algorithm
+    tensor_group = parallel_state.get_tensor_model_parallel_group()
+
+    def loss(
+        logits: torch.Tensor, batch: Microbatch, old: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
+        scaled = _response_logits(actor, logits, batch)
+        entropy = token_entropy(scaled.detach(), tensor_group)
+        log_probs = token_log_probs(scaled, batch.targets)
+        before = log_probs.detach() if old is None else old
+        surrogate = surrogate_loss(
+            log_probs,
+            before,
+            batch.engine_log_probs,
+            batch.advantages,
+            algorithm.clip_low,
+            algorithm.clip_high,
+            algorithm.importance_cap,
+        )
+        statistics = token_statistics(surrogate, before, batch.engine_log_probs, entropy)
+        # Megatron divides by the token count of the whole update (calculate_per_token_loss).
+        return surrogate.total, _count(batch), statistics
+
+    actor.model.zero_grad_buffer()
+    actor.optimizer.zero_grad()
+    olds = old_log_probs or [None] * len(batches)
+    parts = run_schedule(actor, list(zip(batches, olds, strict=True)), loss, forward_only=False)
+    return reduce_statistics(parts, actor.ranks, actor.platform.device)
+
+
+def _apply_gradients(actor: Actor) -> dict[str, float]:
+    """Clip and step; raises SrpoError when the gradient is not finite."""
+    actor.scheduler.step(increment=1)
+    succeeded, grad_norm, _ = actor.optimizer.step()
+    norm = float(grad_norm) if grad_norm is not None else 0.0
+    if not succeeded or norm != norm or norm == float("inf"):
+        raise SrpoError(
+            f"step {actor.version}: the gradient norm is {norm}; lower trainer.optimizer.learning_rate or look at "
+            "the step file, nothing after the last checkpoint is saved"
+        )
+    return {"grad_norm": norm, "learning_rate": float(actor.optimizer.param_groups[0]["lr"])}
+
+
+def check_mismatch(statistics: dict[str, float], limit: float) -> None:
+    """Raise SrpoError when the engine's log-probs are not the trainer's, within the recipe's limit."""
+    if not statistics["mismatch_mean"] <= limit:
+        raise SrpoError(
+            f"step 0: trainer and engine disagree, mean |log-prob difference| {statistics['mismatch_mean']:.4g} is "
+            f"above algorithm.mismatch_limit {limit:g} (largest {statistics['mismatch_max']:.4g}); compare their "
+            "model folders, dtypes and temperature, or raise the limit"
+        )
+
+
+def _combine(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Metrics of a step: means over its updates, but sums of counts, maxima of maxima, the last rate."""
+    combined = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
+    combined["response_tokens"] = sum(u["response_tokens"] for u in updates)
+    combined["mismatch_max"] = max(u["mismatch_max"] for u in updates)
+    combined["learning_rate"] = updates[-1]["learning_rate"]
+    return combined

@@ -1,0 +1,141 @@
+"""One trainer rank: obeys the controller's commands until it is told to stop.
+
+    python -m megatron_srpo.actor.worker --recipe RUN/recipe.yaml --run-dir RUN --control HOST:PORT
+
+with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set as torchrun sets them, and the control
+token as the first line of standard input.  Rank 0 speaks with the controller; every command is shared with
+all ranks, which carry it out together.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import torch.distributed as dist
+import typer
+
+from megatron_srpo.actor import parallel
+from megatron_srpo.actor.checkpoint import checkpoint_versions, load_checkpoint, save_checkpoint
+from megatron_srpo.actor.step import Actor, build_actor, train_step
+from megatron_srpo.bridge.export import export_hf
+from megatron_srpo.bridge.weights import bind, load_weights
+from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
+from megatron_srpo.launch.control import ControllerLink, Message
+from megatron_srpo.platform.select import select_platform
+from megatron_srpo.recipe.load import load_recipe
+from megatron_srpo.recipe.model_config import read_model_config
+from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.sync.exchange import WeightGroup, WeightSender, group_as_message
+
+ENGINE_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Worker:
+    """The commands of a rank.  Each method is a command; its keyword arguments come from the controller."""
+
+    def __init__(self, recipe: Recipe, run_dir: Path, address: str) -> None:
+        self.recipe = recipe
+        self.checkpoints = run_dir / "checkpoints"
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        platform = select_platform(recipe.trainer.device, local_rank, recipe.trainer.threads_per_rank)
+        ranks = parallel.initialize(recipe.trainer, platform, recipe.seed)
+        model_config = read_model_config(recipe.model.path)
+        self.actor: Actor = build_actor(recipe, model_config, ranks, platform, load_weights)
+        versions = checkpoint_versions(self.checkpoints)
+        if versions:
+            load_checkpoint(self.actor, self.checkpoints, versions[-1])
+        self.bindings = bind(self.actor.gpt, model_config)
+        self.sender = WeightSender(
+            self.bindings,
+            ranks,
+            platform,
+            ENGINE_DTYPES[recipe.engine.dtype],
+            round(recipe.sync.bucket_megabytes * 2**20),
+            recipe.sync.timeout_seconds,
+        )
+        self.weight_group: WeightGroup | None = self.sender.weight_group(address)
+
+    def hello(self) -> Message:
+        """State after start: the weight version, and every stage's weight group in pipeline order."""
+        groups: list[WeightGroup | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(groups, self.weight_group)
+        present = sorted((group for group in groups if group is not None), key=lambda group: group.name)
+        return {"version": self.actor.version, "groups": [group_as_message(group) for group in present]}
+
+    def train(self, path: str) -> Message:
+        """One training step on a closed step file."""
+        return {"metrics": train_step(self.actor, Path(path)), "version": self.actor.version}
+
+    def join(self, world_size: int) -> Message:
+        """Meet the engines in the weight groups."""
+        self.sender.join(self.weight_group, world_size)
+        return {}
+
+    def send(self) -> Message:
+        """Broadcast the weights; the engines are being told bucket by bucket by the controller."""
+        started = time.monotonic()
+        sent = torch.tensor(self.sender.send(), dtype=torch.int64, device=self.actor.platform.device)
+        dist.all_reduce(sent)
+        return {"bytes": int(sent), "seconds": time.monotonic() - started}
+
+    def export(self, path: str) -> Message:
+        """Write the weights as a Hugging Face folder."""
+        export_hf(self.bindings, self.actor.model_config, self.actor.ranks, Path(path))
+        return {}
+
+    def save(self) -> Message:
+        """Write a training checkpoint."""
+        folder = save_checkpoint(self.actor, self.checkpoints, self.recipe.checkpoint.keep)
+        return {"path": str(folder)}
+
+
+COMMANDS = ("train", "join", "send", "export", "save")
+
+
+def serve(worker: Worker, link: ControllerLink | None) -> None:
+    """Carry out commands until `stop`, or until the controller is gone.  Only rank 0 has a link."""
+    # Waiting for the next rollouts may take hours, so the waiting has a group without the usual time limit.
+    waiting = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+    hello = worker.hello()
+    if link is not None:
+        link.send(hello)
+    while True:
+        message: list[Any] = [link.receive() if link is not None else None]
+        dist.broadcast_object_list(message, src=0, group=waiting)
+        command = message[0] or {"command": "stop"}
+        name = command.pop("command")
+        if name == "stop":
+            return
+        if name not in COMMANDS:
+            raise SrpoError(f"trainer: the controller asked for {name!r}, which is none of {', '.join(COMMANDS)}")
+        answer = getattr(worker, name)(**command)
+        if link is not None:
+            link.send(answer)
+
+
+def run(
+    recipe: Annotated[Path, typer.Option(help="resolved recipe")],
+    run_dir: Annotated[Path, typer.Option(help="run directory")],
+    control: Annotated[str, typer.Option(help="HOST:PORT of the controller")],
+) -> None:
+    """Start this rank."""
+    token = sys.stdin.readline().strip()
+    host, _, port = control.rpartition(":")
+    try:
+        link = ControllerLink(host, int(port), token, timeout=60.0) if os.environ["RANK"] == "0" else None
+        serve(Worker(load_recipe(recipe), run_dir, os.environ["MASTER_ADDR"]), link)
+        parallel.shutdown()
+    except SrpoError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        # Other ranks may hang in a collective with us, so no orderly shutdown: the launcher ends them.
+        os._exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    typer.run(run)

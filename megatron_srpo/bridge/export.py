@@ -1,0 +1,102 @@
+"""Writing a Hugging Face folder from the trainer's ranks: each pipeline stage writes its own files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.bridge.reader import INDEX, CheckpointReader
+from megatron_srpo.bridge.weights import Binding, exported, gather, merged_shapes
+from megatron_srpo.recipe.model_config import ModelConfig
+
+_TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+
+
+def stored_dtypes(model: ModelConfig, bindings: Sequence[Binding]) -> dict[str, torch.dtype]:
+    """The dtype that each tensor of this stage has in the model folder."""
+    reader = CheckpointReader(model.folder)
+    return {name: _TORCH_DTYPES[reader.dtype(name)] for binding in bindings for name in binding.hf}
+
+
+def export_hf(
+    bindings: Sequence[Binding], model: ModelConfig, ranks: Ranks, target: Path, max_file_bytes: int = 5 * 10**9
+) -> None:
+    """Write `target` as an HF folder like the one that was loaded: same names, dtypes and side files.
+
+    Every rank calls it.  The folder is written under a temporary name on a file system that all stage
+    leaders share, and renamed when it is whole.
+    """
+    temporary = target.with_name(target.name + ".tmp")
+    if dist.get_rank() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    dist.barrier()
+    written: dict[str, str] = {}
+    total = 0
+    if ranks.data == 0:
+        dtypes = stored_dtypes(model, bindings)
+        for number, part in enumerate(_parts(bindings, dtypes, ranks.tensor_size, max_file_bytes)):
+            file = f"model-stage{ranks.pipeline:03d}-{number:05d}.safetensors"
+            tensors = _collect(part, dtypes)
+            if ranks.tensor == 0:
+                save_file(tensors, temporary / file, metadata={"format": "pt"})
+                written |= dict.fromkeys(tensors, file)
+                total += sum(t.numel() * t.element_size() for t in tensors.values())
+    gathered: list[tuple[dict[str, str], int] | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, (written, total))
+    if dist.get_rank() == 0:
+        _finish([entry for entry in gathered if entry is not None], model, temporary, target)
+    dist.barrier()
+
+
+def _parts(
+    bindings: Sequence[Binding], dtypes: dict[str, torch.dtype], tensor_parallel: int, max_bytes: int
+) -> Iterator[list[Binding]]:
+    part: list[Binding] = []
+    size = 0
+    for binding in exported(bindings):
+        item = dtypes[binding.hf[0]].itemsize
+        extra = sum(item * torch.Size(shape).numel() for shape in merged_shapes(binding, tensor_parallel))
+        if part and size + extra > max_bytes:
+            yield part
+            part, size = [], 0
+        part.append(binding)
+        size += extra
+    yield part
+
+
+def _collect(part: Sequence[Binding], dtypes: dict[str, torch.dtype]) -> dict[str, torch.Tensor]:
+    collected: dict[str, torch.Tensor] = {}
+    for binding in part:
+        tensors = gather(binding, dtypes[binding.hf[0]])
+        if tensors is not None:
+            collected |= {n: t.cpu().contiguous() for n, t in zip(binding.hf, tensors, strict=True)}
+    return collected
+
+
+def _finish(gathered: list[tuple[dict[str, str], int]], model: ModelConfig, temporary: Path, target: Path) -> None:
+    weight_map = {name: file for names, _ in gathered for name, file in names.items()}
+    files = sorted(set(weight_map.values()))
+    if len(files) == 1:
+        (temporary / files[0]).rename(temporary / "model.safetensors")
+    else:
+        final = {file: f"model-{i:05d}-of-{len(files):05d}.safetensors" for i, file in enumerate(files, 1)}
+        for file, name in final.items():
+            (temporary / file).rename(temporary / name)
+        index = {
+            "metadata": {"total_size": sum(size for _, size in gathered)},
+            "weight_map": {name: final[file] for name, file in sorted(weight_map.items())},
+        }
+        (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    for path in sorted(model.folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and path.name != INDEX:
+            shutil.copy2(path, temporary / path.name)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)

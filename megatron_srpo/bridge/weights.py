@@ -1,0 +1,122 @@
+"""Weights between Hugging Face tensors and the Megatron model of this rank, one parameter at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt.gpt_model import GPTModel
+
+from megatron_srpo.bridge.layouts import Whole
+from megatron_srpo.bridge.reader import CheckpointReader
+from megatron_srpo.bridge.tables import Rule, table_for
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.model_config import ModelConfig
+
+_LAYER = re.compile(r"^decoder\.layers\.(\d+)\.")
+# Old exports carry tensors that are recomputed from the config.
+_DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A parameter of this rank with the rule that makes it and the HF names it stands for."""
+
+    name: str
+    parameter: torch.nn.Parameter
+    rule: Rule
+    hf: tuple[str, ...]
+
+
+def bind(gpt: GPTModel, model: ModelConfig) -> list[Binding]:
+    """Match every parameter of this rank with a rule; raises SrpoError for a parameter without one."""
+    rules = {name: rule for rule in table_for(model) for name in rule.megatron}
+    bindings = []
+    for name, parameter in gpt.named_parameters():
+        layer = _global_layer(gpt, name)
+        generic = _LAYER.sub("decoder.layers.{layer}.", name)
+        if generic not in rules:
+            raise SrpoError(f"no rule for Megatron's parameter {name} in the table of {model.architecture}")
+        rule = rules[generic]
+        hf = tuple(hf_name.replace("{layer}", str(layer)) for hf_name in rule.hf)
+        bindings.append(Binding(name, parameter, rule, hf))
+    return bindings
+
+
+def _global_layer(gpt: GPTModel, name: str) -> int | None:
+    match = _LAYER.match(name)
+    return int(gpt.decoder.layers[int(match.group(1))].layer_number) - 1 if match else None
+
+
+@torch.no_grad()
+def load_weights(gpt: GPTModel, model: ModelConfig) -> None:
+    """Fill this rank's parameters from the model folder, converting to their dtype.
+
+    Raises SrpoError when a tensor is missing, has another shape, or the folder holds weights that no rule
+    uses (they would be lost on export).
+    """
+    reader = CheckpointReader(model.folder)
+    _refuse_unused(reader, model)
+    rank = parallel_state.get_tensor_model_parallel_rank()
+    size = parallel_state.get_tensor_model_parallel_world_size()
+    for binding in bind(gpt, model):
+        sources = [reader.slice(name) for name in binding.hf]
+        shard = binding.rule.layout.shard(sources, rank, size)
+        if shard.shape != binding.parameter.shape:
+            shapes = ", ".join(f"{name} {list(s.get_shape())}" for name, s in zip(binding.hf, sources, strict=True))
+            raise SrpoError(
+                f"{model.folder}: {shapes} gives a shard of shape {list(shard.shape)}, but config.json asks for "
+                f"{list(binding.parameter.shape)} ({binding.name}); config and weights belong to different models"
+            )
+        binding.parameter.copy_(shard)
+
+
+def _refuse_unused(reader: CheckpointReader, model: ModelConfig) -> None:
+    rules = table_for(model)
+    used = {
+        name.replace("{layer}", str(layer))
+        for rule in rules
+        for name in rule.hf
+        for layer in (range(model.num_layers) if "{layer}" in name else (0,))
+    }
+    if model.tie_word_embeddings:
+        used.add("lm_head.weight")
+    unused = sorted(name for name in reader.names - used if not _DERIVED.search(name))
+    if unused:
+        raise SrpoError(
+            f"{model.folder}: {len(unused)} tensors such as {unused[0]} are not part of {model.architecture} as "
+            "config.json describes it; correct the config or the weights"
+        )
+
+
+def merged_shapes(binding: Binding, tensor_parallel: int) -> list[list[int]]:
+    """Shapes of the HF tensors of a binding, without touching data."""
+    shards = [torch.empty_like(binding.parameter, device="meta")] * tensor_parallel
+    return [list(tensor.shape) for tensor in binding.rule.layout.merge(shards)]
+
+
+@torch.no_grad()
+def gather(binding: Binding, dtype: torch.dtype) -> list[torch.Tensor] | None:
+    """The binding's HF tensors in `dtype` on tensor-parallel rank 0, none on the others.
+
+    Every rank of the tensor-parallel group must call it; the conversion happens before the transfer.
+    """
+    group = parallel_state.get_tensor_model_parallel_group()
+    rank, size = group.rank(), group.size()
+    shard = binding.parameter.detach().to(dtype)
+    if size == 1 or isinstance(binding.rule.layout, Whole):
+        return binding.rule.layout.merge([shard] * size) if rank == 0 else None
+    shards = [torch.empty_like(shard) for _ in range(size)] if rank == 0 else None
+    dist.gather(shard.contiguous(), shards, dst=dist.get_global_rank(group, 0), group=group)
+    return binding.rule.layout.merge(shards) if shards is not None else None
+
+
+def exported(bindings: Sequence[Binding]) -> list[Binding]:
+    """The bindings whose HF tensors belong to this rank's pipeline stage."""
+    return [binding for binding in bindings if binding.rule.exported]
+
+

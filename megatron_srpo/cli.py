@@ -1,0 +1,87 @@
+"""The `srpo` command.  Commands import what they need when they run, so that `srpo plan` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
+
+app = typer.Typer(
+    help="Reinforcement learning for reasoning on Megatron-Core and SGLang.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of the run.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Values to change, such as rollout.prompts_per_step=8."),
+]
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep `srpo NAME` a command even while there is only one."""
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Run directory whose recorded steps to train on, without engines.")
+    ] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run directory, instead of the recipe's.")] = None,
+) -> None:
+    """Train on this machine."""
+    from megatron_srpo.recipe.load import load_recipe
+    from megatron_srpo.recipe.preflight import preflight
+
+    resolved = load_recipe(recipe, overrides or ())
+    if run_dir is not None:
+        resolved = resolved.model_copy(update={"run_dir": run_dir})
+    preflight(resolved, replay=replay)
+
+    from megatron_srpo.launch import local
+
+    local.train(resolved, replay)
+
+
+@app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check a recipe and show what it would start, without starting anything."""
+    from megatron_srpo.recipe.load import load_recipe, resolved_yaml
+    from megatron_srpo.recipe.plan import make_plan, print_plan
+    from megatron_srpo.recipe.preflight import preflight
+
+    resolved = load_recipe(recipe, overrides or ())
+    planned = make_plan(resolved, preflight(resolved, prompts=False))
+    if as_json:
+        typer.echo(json.dumps(planned.as_json()))
+        return
+    from rich.console import Console
+
+    print_plan(planned, resolved_yaml(resolved), Console())
+
+
+def main() -> None:
+    """Run the command line; what the user can mend ends in one sentence and exit code 2."""
+    try:
+        app()
+    except SrpoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""`srpo train` on this machine: starts trainer and engines, runs the controller, stops everything."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from megatron_srpo.controller import Controller, Observers, Rollouts
+from megatron_srpo.data.problems import PromptEncoder, load_problems
+from megatron_srpo.launch.control import TrainerGoneError
+from megatron_srpo.launch.run_directory import RunDirectory
+from megatron_srpo.launch.trainer import Trainer, start_trainer
+from megatron_srpo.observe.metrics import JsonLines, RunMetrics
+from megatron_srpo.observe.progress import Progress
+from megatron_srpo.recipe.model_config import read_model_config
+from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rewards.pool import RewardPool
+from megatron_srpo.rollout.client import EngineClient
+from megatron_srpo.rollout.collect import RolloutCollector
+from megatron_srpo.rollout.engine import Engines, start_engines
+from megatron_srpo.rollout.engine_command import resolve_device
+from megatron_srpo.rollout.evaluate import HeldOut
+from megatron_srpo.rollout.fleet import EngineFleet
+from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath, both
+
+# How long the processes' own reason is waited for when the connection to them breaks.
+_REASON_SECONDS = 5.0
+
+
+class StoppedError(Exception):
+    """A signal asked the run to stop; everything has been stopped in order."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+
+def train(recipe: Recipe, replay: Path | None) -> None:
+    """Run a recipe to its end; with `replay`, only train on the steps recorded in that run directory.
+
+    Raises SrpoError for what the user can mend and StoppedError after SIGINT or SIGTERM; in every case no process
+    is left.
+    """
+    if replay is not None and recipe.directory.resolve() == replay.resolve():
+        directory = recipe.directory.with_name(recipe.directory.name + "-replay")
+        recipe = recipe.model_copy(update={"run_dir": directory})
+    with RunDirectory(recipe) as run:
+        asyncio.run(_until_signal(_train(run, replay)))
+
+
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(work)
+    received: list[signal.Signals] = []
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        raise StoppedError(received[0]) from None
+
+
+async def _train(run: RunDirectory, replay: Path | None) -> None:
+    recipe, console = run.recipe, Console()
+    steps = min(recipe.steps, run.copy_steps(replay)) if replay is not None else recipe.steps
+    events, metrics = JsonLines(run.path / "events.jsonl"), RunMetrics(run.path)
+    with Progress(steps, console) as progress:
+        progress.say(f"run directory {run.path}, logs in {run.path / 'logs'}")
+        progress.phase("starting trainer ranks and engines, about half a minute")
+        async with AsyncExitStack() as stack:
+            stack.callback(metrics.close)
+            trainer, engines = await _start(recipe, run.path, stack, with_engines=replay is None)
+            rollouts = await _rollouts(run, trainer, engines, stack) if engines is not None else None
+            controller = Controller(recipe, run.journal, trainer, rollouts, Observers(metrics, events, progress))
+            watchers = [trainer.watch(), *([engines.watch()] if engines is not None else [])]
+            await supervise(controller.run(steps), watchers)
+            await supervise(trainer.export(run.path / "model"), [trainer.watch()])
+            progress.say(f"trained weights, as a Hugging Face folder: {run.path / 'model'}")
+
+
+async def _start(
+    recipe: Recipe, path: Path, stack: AsyncExitStack, with_engines: bool
+) -> tuple[Trainer, Engines | None]:
+    """Start both kinds of processes at the same time; when one fails the other is stopped too."""
+
+    async def trainer_ranks() -> Trainer:
+        return await stack.enter_async_context(await start_trainer(recipe, path))
+
+    async def engine_servers() -> Engines | None:
+        if not with_engines:
+            return None
+        return await stack.enter_async_context(await start_engines(recipe.engine, recipe.model.path, path / "logs"))
+
+    return await both(trainer_ranks(), engine_servers())
+
+
+async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack: AsyncExitStack) -> Rollouts:
+    recipe = run.recipe
+    clients = [
+        EngineClient(
+            url,
+            timeout=recipe.rollout.request_timeout_seconds,
+            control_timeout=recipe.sync.timeout_seconds,
+            retries=recipe.rollout.request_retries,
+        )
+        for url in engines.urls
+    ]
+    fleet = EngineFleet(clients)
+    stack.push_async_callback(fleet.close)
+    rewards = await stack.enter_async_context(RewardPool(recipe.reward))
+    encoder = PromptEncoder.from_recipe(recipe)
+    problems = load_problems(recipe.data.train)
+    collector = RolloutCollector(recipe, read_model_config(recipe.model.path), fleet, encoder, rewards)
+    return Rollouts(
+        collector,
+        _weight_path(recipe, run.path, trainer, fleet),
+        problems,
+        encoder.encode_all(problems),
+        _held_out(recipe, encoder, run.path),
+    )
+
+
+def _weight_path(recipe: Recipe, path: Path, trainer: Trainer, fleet: EngineFleet) -> WeightPath:
+    if recipe.sync.path == "disk":
+        return DiskPath(trainer, fleet, path / "weights")
+    backend: Literal["gloo", "nccl"] = "nccl" if resolve_device(recipe.engine.device) == "cuda" else "gloo"
+    return DistributedPath(recipe, trainer, fleet, backend)
+
+
+def _held_out(recipe: Recipe, encoder: PromptEncoder, path: Path) -> HeldOut | None:
+    if recipe.data.heldout is None:
+        return None
+    problems = load_problems(recipe.data.heldout)[: recipe.evaluation.max_prompts]
+    prompts = encoder.encode_all(problems)
+    return HeldOut(problems, prompts, recipe.evaluation.samples_per_prompt, path / "evaluation")
+
+
+async def supervise(work: Awaitable[None], watchers: list[Coroutine[Any, Any, None]]) -> None:
+    """Await the work while processes are watched; the death of a process ends the work with its reason."""
+    main = asyncio.ensure_future(work)
+    watching = [asyncio.create_task(watcher) for watcher in watchers]
+    try:
+        await asyncio.wait([main, *watching], return_when=asyncio.FIRST_COMPLETED)
+        if main.done() and isinstance(main.exception(), TrainerGoneError):
+            # The connection broke first; the process's own last words say why.
+            await asyncio.wait(watching, timeout=_REASON_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        for task in watching:
+            if task.done():
+                task.result()
+        await main
+    finally:
+        for task in (main, *watching):
+            task.cancel()
+        await asyncio.gather(main, *watching, return_exceptions=True)

@@ -1,0 +1,128 @@
+"""The run directory: who may use it, which recipe it belongs to, where things lie in it."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.load import load_recipe, resolved_yaml
+from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rollout.journal import Journal
+
+# What may change between two starts of one run: nothing that changes what is learned from what is recorded.
+_FREE = (
+    "steps",
+    "resume",
+    "run_dir",
+    "checkpoint",
+    "engine",
+    "sync",
+    "evaluation",
+    "reward.workers",
+    "rollout.max_concurrent_requests",
+    "rollout.request_timeout_seconds",
+    "rollout.request_retries",
+    "trainer.ranks",
+    "trainer.tensor_parallel",
+    "trainer.pipeline_parallel",
+    "trainer.data_parallel",
+    "trainer.sequence_parallel",
+    "trainer.max_tokens_per_microbatch",
+    "trainer.threads_per_rank",
+    "trainer.timeout_seconds",
+)
+
+
+class RunDirectory:
+    """A run directory held by this process; a context manager that lets go of it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        """Take the directory, check that the recipe fits what is in it, and write the resolved recipe.
+
+        Raises SrpoError when another process holds it, the recipe's `resume` forbids, or the recipe differs
+        from the recorded one in what the run has learned from.
+        """
+        self.path = recipe.directory
+        self.recipe = recipe
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock: IO[str] = (self.path / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SrpoError(
+                f"{self.path}: another srpo train uses this run directory; wait for it, stop it, or give --run-dir"
+            ) from None
+        self._check_resume()
+        self._check_recipe()
+        temporary = self.path / "recipe.yaml.tmp"
+        temporary.write_text(resolved_yaml(recipe))
+        temporary.rename(self.path / "recipe.yaml")
+        self.journal = Journal(self.path / "rollouts")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether anything has been recorded or saved here."""
+        return any((self.path / name).exists() for name in ("rollouts", "checkpoints"))
+
+    def _check_resume(self) -> None:
+        if self.recipe.resume == "never" and self.has_progress:
+            raise SrpoError(
+                f"{self.path}: holds a run already and resume is never; give another --run-dir or remove it"
+            )
+        if self.recipe.resume == "must" and not self.has_progress:
+            raise SrpoError(f"{self.path}: resume is must, but there is no run in it; check --run-dir")
+
+    def _check_recipe(self) -> None:
+        recorded = self.path / "recipe.yaml"
+        if not self.has_progress or not recorded.exists():
+            return
+        changed = differences(load_recipe(recorded), self.recipe)
+        refused = {key: values for key, values in changed.items() if not _is_free(key)}
+        if refused:
+            told = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in refused.items())
+            raise SrpoError(
+                f"{self.path}: the recipe has changed in what this run has learned from ({told}); "
+                "undo the change or give another --run-dir"
+            )
+
+    def copy_steps(self, source: Path) -> int:
+        """Take over the recorded steps of another run, to be replayed; returns how many are there then."""
+        if source.resolve() == self.path.resolve():
+            raise SrpoError(f"--replay {source}: is this run's own directory; give another one with --run-dir")
+        steps = Journal(source / "rollouts").closed_steps()
+        for step in steps:
+            target = self.journal.step_path(step)
+            if not target.exists():
+                temporary = target.with_name(target.name + ".tmp")
+                shutil.copyfile(source / "rollouts" / target.name, temporary)
+                temporary.rename(target)
+        return len(steps)
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in _FREE)
+
+
+def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys in which two recipes differ, with both values."""
+    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
+    return {key: (before.get(key), after.get(key)) for key in after if before.get(key) != after.get(key)}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,1 @@
+"""Which hardware the trainer runs on: chosen once, at process start."""

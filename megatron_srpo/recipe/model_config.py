@@ -1,0 +1,248 @@
+"""What a Hugging Face model folder says about its model, read without torch or transformers.
+
+Only what the trainer can build is let through: a config that asks for something else is refused with the
+file and the key, instead of being trained as a slightly different model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from megatron_srpo.errors import SrpoError
+
+Architecture = Literal["Qwen2ForCausalLM", "LlamaForCausalLM"]
+ARCHITECTURES: tuple[Architecture, ...] = ("Qwen2ForCausalLM", "LlamaForCausalLM")
+DTYPES = ("float32", "bfloat16", "float16")
+# Megatron-Core's rotary embedding has these three numbers of Llama 3.1 built in and takes only the factor.
+LLAMA3_FIXED = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Stretched rotary positions: `linear` divides every position, `llama3` rescales the low frequencies."""
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a decoder-only model, as its config.json states it."""
+
+    folder: Path
+    architecture: Architecture
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: RopeScaling | None
+    tie_word_embeddings: bool
+    qkv_bias: bool
+    max_position_embeddings: int
+    dtype: str
+    eos_token_ids: tuple[int, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @property
+    def file(self) -> Path:
+        """The config.json that this was read from."""
+        return self.folder / "config.json"
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together; equals `hidden_size` in most models."""
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of all key heads together, which is that of the value heads too."""
+        return self.num_key_value_heads * self.head_dim
+
+
+class _Keys:
+    """Typed look-ups in a JSON object that name file and key when something is off."""
+
+    def __init__(self, file: Path, values: Mapping[str, Any], prefix: str = "") -> None:
+        self.file, self.values, self.prefix = file, values, prefix
+
+    def refuse(self, key: str, why: str) -> NoReturn:
+        raise SrpoError(f"{self.file}: {self.prefix}{key} {why}.")
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self.values.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            self.refuse(key, "is missing; a positive integer is expected")
+        if type(value) is not int or value <= 0:
+            self.refuse(key, f"is {value!r}, expected a positive integer")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self.values.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            self.refuse(key, "is missing; a positive number is expected")
+        if type(value) not in (int, float) or value <= 0:
+            self.refuse(key, f"is {value!r}, expected a positive number")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            self.refuse(key, f"is {value!r}, expected true or false")
+        return value
+
+    def must_be(self, key: str, wanted: Any, default: Any) -> None:
+        value = self.values.get(key, default)
+        if value != wanted:
+            self.refuse(key, f"is {value!r}, but only {wanted!r} is supported")
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """Read `config.json` and, for the stop tokens, `generation_config.json`.
+
+    Raises:
+        SrpoError: naming the file and the key, for a missing value and for every feature that the trainer
+            would not reproduce (sliding windows, unknown rotary scaling, other activations, extra biases).
+    """
+    if not folder.is_dir():
+        raise SrpoError(
+            f"model.path {folder}: there is no such folder (looked for {folder.absolute()}); "
+            "give the Hugging Face folder of the model."
+        )
+    file = folder / "config.json"
+    raw = read_json(file)
+    keys = _Keys(file, raw)
+    architecture = _architecture(keys)
+    _refuse_unsupported(keys, architecture)
+    heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
+    groups = keys.integer("num_key_value_heads", heads)
+    if heads % groups:
+        keys.refuse("num_key_value_heads", f"is {groups}, which does not divide num_attention_heads {heads}")
+    if raw.get("head_dim") is None and hidden % heads:
+        keys.refuse("hidden_size", f"is {hidden}, which num_attention_heads {heads} does not divide")
+    theta, scaling = _rope(keys)
+    vocabulary = keys.integer("vocab_size")
+    return ModelConfig(
+        folder=folder,
+        architecture=architecture,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=keys.integer("intermediate_size"),
+        num_layers=keys.integer("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=groups,
+        head_dim=keys.integer("head_dim", hidden // heads),
+        rms_norm_eps=keys.number("rms_norm_eps", 1e-6),
+        rope_theta=theta,
+        rope_scaling=scaling,
+        tie_word_embeddings=keys.flag("tie_word_embeddings", False),
+        qkv_bias=architecture == "Qwen2ForCausalLM",
+        max_position_embeddings=keys.integer("max_position_embeddings"),
+        dtype=_dtype(keys),
+        eos_token_ids=_stop_tokens(keys, vocabulary),
+        raw=raw,
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        SrpoError: when the file is missing, unreadable or not a JSON object.
+    """
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SrpoError(
+            f"{file}: cannot read it ({error.strerror}); looked for {file.absolute()}, "
+            "a Hugging Face model folder has this file."
+        ) from None
+    except ValueError as error:
+        raise SrpoError(f"{file}: not valid JSON ({error}); copy the model folder again.") from None
+    if not isinstance(values, dict):
+        raise SrpoError(f"{file}: expected a JSON object, found {type(values).__name__}.")
+    return values
+
+
+def _architecture(keys: _Keys) -> Architecture:
+    """The one architecture that the config names."""
+    named = keys.values.get("architectures")
+    for architecture in ARCHITECTURES:
+        if named == [architecture]:
+            return architecture
+    keys.refuse("architectures", f"is {named!r}, but only {' and '.join(ARCHITECTURES)} are supported")
+
+
+def _refuse_unsupported(keys: _Keys, architecture: Architecture) -> None:
+    """Stop at every setting that would make another model of it than the one that is built."""
+    keys.must_be("hidden_act", "silu", "silu")
+    keys.must_be("mlp_bias", False, False)
+    keys.must_be("attention_dropout", 0.0, 0.0)
+    if architecture == "LlamaForCausalLM":
+        keys.must_be("attention_bias", False, False)
+    # Qwen2 configs carry a window that is not in use; only its switch counts.
+    keys.must_be("use_sliding_window", False, False)
+    layers = keys.values.get("layer_types") or []
+    if any(kind != "full_attention" for kind in layers):
+        keys.refuse("layer_types", "names layers other than full_attention, which is all that is supported")
+    if keys.values.get("quantization_config") is not None:
+        keys.refuse("quantization_config", "is set; train from weights that are not quantized")
+
+
+def _rope(keys: _Keys) -> tuple[float, RopeScaling | None]:
+    """Rotary base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`."""
+    name = "rope_parameters" if keys.values.get("rope_parameters") is not None else "rope_scaling"
+    values = keys.values.get(name)
+    if values is None:
+        return keys.number("rope_theta", 10000.0), None
+    if not isinstance(values, dict):
+        keys.refuse(name, f"is {values!r}, expected an object")
+    rope = _Keys(keys.file, values, f"{name}.")
+    theta = rope.number("rope_theta") if "rope_theta" in values else keys.number("rope_theta", 10000.0)
+    kind = values.get("rope_type", values.get("type"))
+    if kind == "default":
+        return theta, None
+    if kind == "linear":
+        return theta, RopeScaling("linear", rope.number("factor"))
+    if kind == "llama3":
+        for key, wanted in LLAMA3_FIXED.items():
+            rope.must_be(key, wanted, None)
+        return theta, RopeScaling("llama3", rope.number("factor"))
+    rope.refuse("rope_type", f"is {kind!r}, but only 'default', 'linear' and 'llama3' are supported")
+
+
+def _dtype(keys: _Keys) -> str:
+    """The data type the weights were saved in; `dtype` in transformers 5, `torch_dtype` before."""
+    name = "dtype" if keys.values.get("dtype") is not None else "torch_dtype"
+    value = keys.values.get(name) or "float32"
+    if value not in DTYPES:
+        keys.refuse(name, f"is {value!r}, expected one of {', '.join(DTYPES)}")
+    return str(value)
+
+
+def _stop_tokens(keys: _Keys, vocabulary: int) -> tuple[int, ...]:
+    """Every end-of-text id of both config files, sorted."""
+    found: set[int] = set()
+    generation = keys.file.with_name("generation_config.json")
+    sources = [keys, _Keys(generation, read_json(generation))] if generation.exists() else [keys]
+    for source in sources:
+        value = source.values.get("eos_token_id")
+        for token in value if isinstance(value, list) else [] if value is None else [value]:
+            if type(token) is not int or not 0 <= token < vocabulary:
+                source.refuse("eos_token_id", f"is {value!r}, expected ids from 0 to {vocabulary - 1}")
+            found.add(token)
+    if not found:
+        keys.refuse("eos_token_id", "is missing; without a stop token no response would ever end")
+    return tuple(sorted(found))

@@ -1,0 +1,232 @@
+"""Checks of a model folder and of the shapes a run asks of it, before any process starts.  No torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.model_config import ModelConfig, read_json, read_model_config
+from megatron_srpo.recipe.schema import EngineSection, TrainerSection
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+EMBEDDING = "model.embed_tokens.weight"
+LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
+BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+def check_model_folder(folder: Path) -> ModelConfig:
+    """Check configuration, tokenizer file and every weight file's header and size; return the configuration.
+
+    Raises:
+        SrpoError: for a missing folder or file, pickled weights, a truncated or foreign file, and an index
+            that does not agree with its files.
+    """
+    model = read_model_config(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise SrpoError(f"{folder / 'tokenizer.json'}: missing; save the model's fast tokenizer there.")
+    headers: dict[str, dict[str, Any]] = {}
+    for name in weight_files(folder):
+        headers[name] = read_header(folder / name)
+    if (folder / INDEX).is_file():
+        _check_index(folder, headers)
+    _check_embedding(model, headers)
+    return model
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the safetensors files that make up the model, in order.
+
+    Raises:
+        SrpoError: when there are none, when only pickled weights are there, or when the index is not one.
+    """
+    if (folder / INDEX).is_file():
+        table = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
+            raise SrpoError(f"{folder / INDEX}: weight_map must name a file for every tensor.")
+        return sorted(set(table.values()))
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if pickled:
+        raise SrpoError(
+            f"{folder / pickled[0]}: pickled weights can run any code when they are loaded and are not "
+            f"accepted; save the model again as {SINGLE}."
+        )
+    raise SrpoError(f"{folder}: no weights; expected {SINGLE} or {INDEX} (looked in {folder.absolute()}).")
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The tensor table of a safetensors file: name to dtype, shape and data_offsets.
+
+    Raises:
+        SrpoError: when the file is missing, is not safetensors, or is not as long as its header says.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            start = stream.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            body = stream.read(length) if 2 <= length <= min(LARGEST_HEADER, size - 8) else None
+    except OSError as error:
+        raise SrpoError(f"{file}: cannot read the weights ({error.strerror}).") from None
+    if body is None:
+        if start == b"version ":
+            raise SrpoError(f"{file}: a Git LFS pointer, not weights; fetch the file with git lfs pull.")
+        if 2 <= length <= LARGEST_HEADER:
+            raise SrpoError(
+                f"{file}: truncated, its header alone needs {8 + length} bytes, found {size}; copy it again."
+            )
+        raise SrpoError(f"{file}: not a safetensors file ({size} bytes without a valid header).")
+    try:
+        table = json.loads(body)
+        table.pop("__metadata__", None)
+        ends = [_tensor_end(file, name, entry) for name, entry in table.items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SrpoError(
+            f"{file}: the safetensors header cannot be read ({error!r}); copy it again."
+        ) from None
+    expected = 8 + length + max(ends, default=0)
+    if size != expected:
+        what = "truncated" if size < expected else "longer than its header says"
+        raise SrpoError(f"{file}: {what}, expected {expected} bytes, found {size}; copy it again.")
+    return dict(table)
+
+
+def _tensor_end(file: Path, name: str, entry: Any) -> int:
+    """Where a tensor's bytes end, its length checked against dtype and shape."""
+    begin, end = entry["data_offsets"]
+    needed = math.prod(entry["shape"]) * BYTES[entry["dtype"]]
+    if end - begin != needed:
+        raise SrpoError(f"{file}: tensor {name} needs {needed} bytes, its header gives {end - begin}.")
+    return int(end)
+
+
+def _check_index(folder: Path, headers: dict[str, dict[str, Any]]) -> None:
+    """Every tensor of the index is in the file that the index names, and no file holds one besides."""
+    table: dict[str, str] = read_json(folder / INDEX)["weight_map"]
+    for tensor, name in table.items():
+        if tensor not in headers[name]:
+            raise SrpoError(f"{folder / INDEX}: tensor {tensor} should be in {name}, but is not there.")
+    for name, header in headers.items():
+        for tensor in header:
+            if table.get(tensor) != name:
+                raise SrpoError(
+                    f"{folder / INDEX}: {name} holds tensor {tensor}, which the index leaves out."
+                )
+
+
+def _check_embedding(model: ModelConfig, headers: dict[str, dict[str, Any]]) -> None:
+    """The embedding is there and has the size that config.json states."""
+    wanted = [model.vocab_size, model.hidden_size]
+    for name, header in headers.items():
+        if EMBEDDING in header:
+            shape = header[EMBEDDING]["shape"]
+            if shape != wanted:
+                raise SrpoError(
+                    f"{model.folder / name}: {EMBEDDING} is {shape}, but {model.file} says "
+                    f"vocab_size x hidden_size = {wanted}."
+                )
+            return
+    raise SrpoError(f"{model.folder}: no weight file holds {EMBEDDING}; the folder is incomplete.")
+
+
+def check_tokenizer(model: ModelConfig) -> None:
+    """Every id that the folder's tokenizer can produce has a row in the model's embedding.
+
+    Raises:
+        SrpoError: naming both files and both sizes.
+    """
+    file = model.folder / "tokenizer.json"
+    tokenizer = load_tokenizer(file)
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= model.vocab_size:
+        raise SrpoError(
+            f"{file}: the tokenizer has ids up to {largest} (size {largest + 1}), but {model.file} says "
+            f"vocab_size {model.vocab_size}; use the tokenizer that belongs to the model."
+        )
+
+
+def load_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer in a tokenizer.json, without padding or truncation.
+
+    Raises:
+        SrpoError: when the file is missing or cannot be read.
+    """
+    if not file.is_file():
+        raise SrpoError(f"{file}: missing (looked for {file.absolute()}); save the fast tokenizer there.")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain Exception
+        raise SrpoError(f"{file}: not a tokenizer that the tokenizers library reads ({error}).") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def check_parallel(model: ModelConfig, trainer: TrainerSection) -> None:
+    """The model's layers, heads and widths divide over the trainer's ranks.
+
+    Raises:
+        SrpoError: with the numbers and the sizes that would work.
+    """
+    size = trainer.tensor_parallel
+    for name, value in _tensor_sizes(model).items():
+        if value % size:
+            raise SrpoError(
+                f"trainer.tensor_parallel {size} does not divide {name} {value} of {model.file}; "
+                f"it can be {_either(_divisors(*_tensor_sizes(model).values()))}."
+            )
+    stages = trainer.pipeline_parallel
+    if model.num_layers % stages:
+        raise SrpoError(
+            f"trainer.pipeline_parallel {stages} does not divide num_hidden_layers {model.num_layers} of "
+            f"{model.file}; it can be {_either(_divisors(model.num_layers))}."
+        )
+
+
+def check_engine_parallel(model: ModelConfig, engine: EngineSection) -> None:
+    """The heads divide over an engine's ranks; SGLang copies key-value heads where there are too few.
+
+    Raises:
+        SrpoError: with the numbers and the sizes that would work.
+    """
+    heads, groups = model.num_attention_heads, model.num_key_value_heads
+    works = [n for n in _divisors(heads, model.intermediate_size) if n % groups == 0 or groups % n == 0]
+    if engine.tensor_parallel not in works:
+        raise SrpoError(
+            f"engine.tensor_parallel {engine.tensor_parallel} does not fit num_attention_heads {heads}, "
+            f"num_key_value_heads {groups} and intermediate_size {model.intermediate_size} of {model.file}; "
+            f"it can be {_either(works)}."
+        )
+
+
+def _tensor_sizes(model: ModelConfig) -> dict[str, int]:
+    """What tensor parallelism splits, by config.json's names."""
+    return {
+        "num_attention_heads": model.num_attention_heads,
+        "num_key_value_heads": model.num_key_value_heads,
+        "intermediate_size": model.intermediate_size,
+        "hidden_size": model.hidden_size,
+    }
+
+
+def _divisors(*values: int) -> list[int]:
+    """The common divisors, smallest first."""
+    common = math.gcd(*values)
+    return [n for n in range(1, common + 1) if common % n == 0]
+
+
+def _either(values: list[int]) -> str:
+    """`1, 2 or 4`."""
+    texts = [str(value) for value in values]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} or {texts[-1]}"

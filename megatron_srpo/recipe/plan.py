@@ -1,0 +1,209 @@
+"""What a recipe will start and how much of everything: `srpo plan`.  No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.preflight import longest_sequence
+from megatron_srpo.recipe.schema import Recipe
+
+WIDTH = {"float32": 4, "bfloat16": 2}
+ADAM_BYTES = 8  # two float32 moments a parameter
+MASTER_BYTES = 4  # a float32 copy of every parameter, when the model itself is bfloat16
+GRADIENT_BYTES = 4  # gradients are summed in float32
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """One trainer process."""
+
+    rank: int
+    tensor: int
+    data: int
+    pipeline: int
+    parameters: int
+    weight_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a step divides; token numbers are upper bounds."""
+
+    prompts_per_step: int
+    samples_per_prompt: int
+    samples_per_step: int
+    updates_per_step: int
+    samples_per_update: int
+    samples_per_update_and_data_rank: float
+    longest_sequence: int
+    max_tokens_per_microbatch: int
+    max_tokens_per_step: int
+    steps: int
+    updates: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe worked out against its model."""
+
+    recipe: Recipe
+    model: ModelConfig
+    parameters: int
+    batch: BatchPlan
+    ranks: tuple[RankPlan, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain values; bytes are estimates."""
+        engine, model = self.recipe.engine, self.model
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "run_dir": str(self.recipe.directory),
+            "model": {
+                "architecture": model.architecture,
+                "parameters": self.parameters,
+                "layers": model.num_layers,
+                "hidden_size": model.hidden_size,
+                "vocab_size": model.vocab_size,
+                "max_position_embeddings": model.max_position_embeddings,
+            },
+            "engines": [
+                {"engine": number, "backend": engine.backend, "tensor_parallel": engine.tensor_parallel}
+                for number in range(engine.count)
+            ],
+            "trainer": [asdict(rank) for rank in self.ranks],
+            "batch": asdict(self.batch),
+            "estimates": ["weight_bytes", "gradient_bytes", "optimizer_bytes"],
+        }
+
+
+def make_plan(recipe: Recipe, model: ModelConfig) -> Plan:
+    """Work out processes, batch arithmetic and rough memory.
+
+    Args:
+        recipe: a checked recipe.
+        model: what `preflight` returned for it; the shapes are known to divide.
+    """
+    return Plan(
+        recipe=recipe,
+        model=model,
+        parameters=count_parameters(model),
+        batch=_batch(recipe),
+        ranks=tuple(_rank(recipe, model, rank) for rank in range(recipe.trainer.ranks)),
+    )
+
+
+def count_parameters(model: ModelConfig) -> int:
+    """Parameters of the whole model; tied embeddings count once."""
+    embedding = model.vocab_size * model.hidden_size
+    outer = embedding * (1 if model.tie_word_embeddings else 2) + model.hidden_size
+    return outer + model.num_layers * _layer_parameters(model, 1)
+
+
+def _layer_parameters(model: ModelConfig, tensor_parallel: int) -> int:
+    """Parameters of one decoder layer on one tensor-parallel rank; the norms are on every rank."""
+    qkv = model.query_size + 2 * model.key_value_size
+    split = model.hidden_size * (qkv + model.query_size) + 3 * model.hidden_size * model.intermediate_size
+    if model.qkv_bias:
+        split += qkv
+    return split // tensor_parallel + 2 * model.hidden_size
+
+
+def _rank(recipe: Recipe, model: ModelConfig, rank: int) -> RankPlan:
+    """Coordinates in Megatron's order (tensor fastest, then data, then pipeline) and rough memory."""
+    trainer = recipe.trainer
+    size, stages = trainer.tensor_parallel, trainer.pipeline_parallel
+    stage = rank // (size * recipe.data_parallel)
+    parameters = model.num_layers // stages * _layer_parameters(model, size)
+    embedding = -(-model.vocab_size // size) * model.hidden_size  # rows are padded to equal shares
+    first, last = stage == 0, stage == stages - 1
+    if first:
+        parameters += embedding
+    if last:
+        parameters += model.hidden_size
+        # A tied output layer is the same tensor on one stage, and a copy of it on a stage of its own.
+        if not (model.tie_word_embeddings and first):
+            parameters += embedding
+    width = WIDTH[trainer.dtype]
+    state = ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0)
+    return RankPlan(
+        rank=rank,
+        tensor=rank % size,
+        data=rank // size % recipe.data_parallel,
+        pipeline=stage,
+        parameters=parameters,
+        weight_bytes=parameters * width,
+        gradient_bytes=parameters * GRADIENT_BYTES,
+        optimizer_bytes=parameters * state // recipe.data_parallel,
+    )
+
+
+def _batch(recipe: Recipe) -> BatchPlan:
+    rollout, trainer, longest = recipe.rollout, recipe.trainer, longest_sequence(recipe)
+    samples = recipe.samples_per_step
+    return BatchPlan(
+        prompts_per_step=rollout.prompts_per_step,
+        samples_per_prompt=rollout.samples_per_prompt,
+        samples_per_step=samples,
+        updates_per_step=trainer.updates_per_step,
+        samples_per_update=samples // trainer.updates_per_step,
+        samples_per_update_and_data_rank=samples / trainer.updates_per_step / recipe.data_parallel,
+        longest_sequence=longest,
+        max_tokens_per_microbatch=trainer.max_tokens_per_microbatch,
+        max_tokens_per_step=samples * longest,
+        steps=recipe.steps,
+        updates=recipe.steps * trainer.updates_per_step,
+    )
+
+
+def print_plan(plan: Plan, resolved: str, console: Console) -> None:
+    """Write the plan as tables, after the resolved recipe.
+
+    Args:
+        plan: the plan.
+        resolved: the resolved recipe as YAML.
+        console: where to write.
+    """
+    console.print(resolved, markup=False, highlight=False)
+    recipe, model = plan.recipe, plan.model
+    console.print(
+        f"{model.architecture}, {plan.parameters:,} parameters, {model.num_layers} layers; "
+        f"run directory {recipe.directory}",
+        markup=False,
+        highlight=False,
+    )
+    batch = Table("batch", "value", title="Step (token numbers are upper bounds)")
+    for name, value in asdict(plan.batch).items():
+        batch.add_row(name, f"{value:,}")
+    console.print(batch)
+    processes = Table(
+        "process", "place", "weights", "gradients", "optimizer", title="Processes (bytes estimated)"
+    )
+    processes.add_row("controller", "1 process", "", "", "")
+    for number in range(recipe.engine.count):
+        processes.add_row(
+            f"engine {number}", f"{recipe.engine.backend}, tp {recipe.engine.tensor_parallel}", "", "", ""
+        )
+    for rank in plan.ranks:
+        processes.add_row(
+            f"trainer rank {rank.rank}",
+            f"tp {rank.tensor}, dp {rank.data}, pp {rank.pipeline}",
+            *(size(value) for value in (rank.weight_bytes, rank.gradient_bytes, rank.optimizer_bytes)),
+        )
+    console.print(processes)
+
+
+def size(count: int) -> str:
+    """Bytes for a reader: `1.5 GiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.4g} {unit}"
+        value /= 1024
+    return f"{value:.4g} TiB"

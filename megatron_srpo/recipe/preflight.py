@@ -1,0 +1,134 @@
+"""Everything that can be found wrong with a run before a single process starts.  No torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from megatron_srpo.data.problems import PromptEncoder, check_columns, load_problems
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.model_folder import (
+    check_engine_parallel,
+    check_model_folder,
+    check_parallel,
+    check_tokenizer,
+)
+from megatron_srpo.recipe.schema import Recipe
+
+# SGLang silently cuts a response so that prompt + response stays two tokens below context and cache.
+ENGINE_RESERVE = 2
+
+
+def preflight(recipe: Recipe, *, replay: Path | None = None, prompts: bool = True) -> ModelConfig:
+    """Check model folder, tokenizer, data, parallel shapes, lengths and the engine's interpreter.
+
+    Args:
+        recipe: the run.
+        replay: a run directory whose recorded steps are trained on; no engine is needed then.
+        prompts: also read every problem and encode its prompt, which takes seconds for large files.
+
+    Returns:
+        What the model's config.json says.
+
+    Raises:
+        SrpoError: for the first thing found wrong.
+    """
+    model = check_model_folder(recipe.model.path)
+    check_tokenizer(model)
+    check_parallel(model, recipe.trainer)
+    check_lengths(model, recipe)
+    if replay is None:
+        check_engine_parallel(model, recipe.engine)
+        check_engine_python(recipe)
+    else:
+        check_replay(replay)
+    check_data(recipe, prompts=prompts)
+    return model
+
+
+def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
+    """The longest possible sequence fits the model, the engine's cache and a microbatch.
+
+    Raises:
+        SrpoError: with the keys and their numbers.
+    """
+    rollout, longest = recipe.rollout, longest_sequence(recipe)
+    lengths = (
+        f"rollout.max_prompt_tokens {rollout.max_prompt_tokens} + rollout.max_response_tokens "
+        f"{rollout.max_response_tokens} = {longest}"
+    )
+    room = longest + ENGINE_RESERVE
+    if room > model.max_position_embeddings:
+        raise SrpoError(
+            f"{lengths} needs {room} positions ({ENGINE_RESERVE} are the engine's own), "
+            f"but {model.file} says max_position_embeddings {model.max_position_embeddings}; "
+            "lower one of the two keys."
+        )
+    cache = recipe.engine.max_total_tokens
+    if cache is not None and room > cache:
+        raise SrpoError(
+            f"{lengths} needs {room} tokens of cache ({ENGINE_RESERVE} are the engine's own), "
+            f"but engine.max_total_tokens is {cache}; raise it or lower one of the two keys."
+        )
+    if longest > recipe.trainer.max_tokens_per_microbatch:
+        raise SrpoError(
+            f"{lengths} is more than trainer.max_tokens_per_microbatch "
+            f"{recipe.trainer.max_tokens_per_microbatch}, and a sample is never cut; raise it to {longest}."
+        )
+    samples = recipe.samples_per_step // recipe.trainer.updates_per_step
+    if samples < recipe.data_parallel:
+        raise SrpoError(
+            f"an update has {samples} samples for {recipe.data_parallel} data-parallel ranks; lower "
+            "trainer.updates_per_step or trainer.ranks, or raise rollout.prompts_per_step."
+        )
+
+
+def longest_sequence(recipe: Recipe) -> int:
+    """Tokens of the longest sample that the recipe allows."""
+    return recipe.rollout.max_prompt_tokens + recipe.rollout.max_response_tokens
+
+
+def check_engine_python(recipe: Recipe) -> None:
+    """The interpreter that starts SGLang is there and can be run.
+
+    Raises:
+        SrpoError: naming the key, the value and where it was looked for.
+    """
+    python = recipe.engine.python
+    if recipe.engine.backend == "sglang" and not (python.is_file() and os.access(python, os.X_OK)):
+        raise SrpoError(
+            f"engine.python {python}: no interpreter there (looked for {python.absolute()}); "
+            "run make setup, or give the python of an environment that has sglang."
+        )
+
+
+def check_replay(run: Path) -> None:
+    """The run to replay has recorded steps.
+
+    Raises:
+        SrpoError: naming the folder.
+    """
+    if not any((run / "rollouts").glob("step-*.parquet")):
+        folder = (run / "rollouts").absolute()
+        raise SrpoError(f"--replay {run}: no recorded steps in {folder}; give the directory of a run.")
+
+
+def check_data(recipe: Recipe, *, prompts: bool) -> None:
+    """Both data files are there with their columns; with `prompts`, every row and prompt is checked too.
+
+    Raises:
+        SrpoError: naming the file, and the row or problem where there is one.
+    """
+    files = [recipe.data.train, *([recipe.data.heldout] if recipe.data.heldout else [])]
+    for file in files:
+        check_columns(file)
+    if not prompts:
+        return
+    encoder = PromptEncoder.from_recipe(recipe)
+    for file in files:
+        problems = load_problems(file)
+        try:
+            encoder.encode_all(problems)
+        except SrpoError as error:
+            raise SrpoError(f"{file}: {error}") from None

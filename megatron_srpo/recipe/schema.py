@@ -1,0 +1,231 @@
+"""The typed recipe: every number of a run, checked before anything starts.
+
+Unknown keys are refused and the objects are frozen, so a resolved recipe is a complete and unchanging
+description of a run.  No torch here: `srpo plan` must answer at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every part of the recipe: frozen, strict about keys."""
+
+    # Defaults are not validated: reading JSON strictly, pydantic would refuse the Path among them.  The tests
+    # load a fully resolved recipe instead, which checks every default.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The policy to train."""
+
+    path: Path = Field(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
+
+
+class DataSection(Section):
+    """Problems to train on and problems that are only measured."""
+
+    train: Path = Field(description="parquet with the columns id, prompt, answer")
+    heldout: Path | None = Field(None, description="parquet of the same form, never trained on")
+    prompt_template: str = Field("{question}", description="text in which {question} stands for the problem")
+
+    @model_validator(mode="after")
+    def _template_has_question(self) -> DataSection:
+        if "{question}" not in self.prompt_template:
+            raise ValueError("prompt_template must contain {question}")
+        return self
+
+
+class RolloutSection(Section):
+    """How many responses are drawn for a step, and how."""
+
+    prompts_per_step: PositiveInt = 256
+    samples_per_prompt: Annotated[int, Field(ge=2)] = 32
+    max_prompt_tokens: PositiveInt = 1024
+    max_response_tokens: PositiveInt = 10240
+    temperature: PositiveFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: int = Field(-1, description="-1: all tokens")
+    max_concurrent_requests: PositiveInt = 512
+    request_timeout_seconds: PositiveFloat = 1800.0
+    request_retries: NonNegativeInt = 3
+
+
+class EngineSection(Section):
+    """The inference servers."""
+
+    backend: Literal["sglang", "deterministic"] = Field(
+        "sglang",
+        description="deterministic: slow, one request at a time, the same tokens in every run; for tests",
+    )
+    count: PositiveInt = 1
+    tensor_parallel: PositiveInt = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    python: Path = Field(Path(".venv-engine/bin/python"), description="interpreter that has sglang installed")
+    host: str = Field("127.0.0.1", description="address the servers bind to")
+    port: NonNegativeInt = Field(0, description="first port, engines take port, port+1, ...; 0: free ports")
+    max_total_tokens: PositiveInt | None = Field(
+        None, description="key-value cache size; none: SGLang decides"
+    )
+    mem_fraction_static: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    start_timeout_seconds: PositiveFloat = 600.0
+    extra_args: tuple[str, ...] = Field((), description="more arguments for sglang.launch_server")
+
+
+class OptimizerSection(Section):
+    """AdamW and its learning-rate schedule, counted in optimizer updates."""
+
+    learning_rate: PositiveFloat = 1e-6
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    clip_grad: NonNegativeFloat = Field(1.0, description="global gradient norm; 0: no clipping")
+    warmup_updates: NonNegativeInt = 0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    decay_updates: PositiveInt | None = Field(None, description="length of linear and cosine schedules")
+    min_learning_rate: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _decay_has_length(self) -> OptimizerSection:
+        if self.schedule != "constant" and self.decay_updates is None:
+            raise ValueError(f"schedule {self.schedule} needs decay_updates")
+        if self.decay_updates is not None and self.decay_updates <= self.warmup_updates:
+            raise ValueError("decay_updates must be larger than warmup_updates")
+        return self
+
+
+class TrainerSection(Section):
+    """The Megatron-Core ranks."""
+
+    ranks: PositiveInt = 1
+    tensor_parallel: PositiveInt = 1
+    pipeline_parallel: PositiveInt = 1
+    data_parallel: PositiveInt | None = Field(None, description="none: ranks / (tensor x pipeline)")
+    sequence_parallel: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    threads_per_rank: PositiveInt = Field(1, description="CPU threads of torch in each rank")
+    max_tokens_per_microbatch: PositiveInt = 16384
+    updates_per_step: PositiveInt = 1
+    optimizer: OptimizerSection = OptimizerSection()
+    timeout_seconds: PositiveFloat = Field(1800.0, description="limit of one collective between ranks")
+
+
+class AlgorithmSection(Section):
+    """GRPO with a token-level clipped loss (arXiv 2402.03300, 2503.14476, 2504.14286)."""
+
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 0.28
+    advantage_epsilon: PositiveFloat = 1e-6
+    importance_cap: PositiveFloat | None = Field(
+        None, description="truncated importance sampling against the engine's log-probs; none: off"
+    )
+    mismatch_limit: PositiveFloat = Field(
+        0.05, description="step 0 stops when mean |trainer - engine| log-prob is above it"
+    )
+
+
+class RewardSection(Section):
+    """What a response earns: accuracy (0 or 1) times `accuracy`, and `broken_format` for a wrong form."""
+
+    accuracy: float = 1.0
+    broken_format: float = -0.5
+    answer_format: Literal["think_answer", "answer", "boxed"] = "think_answer"
+    workers: PositiveInt = 2
+
+
+class SyncSection(Section):
+    """How weights travel from the trainer to the engines."""
+
+    path: Literal["distributed", "disk"] = "distributed"
+    bucket_megabytes: PositiveFloat = 512.0
+    timeout_seconds: PositiveFloat = 600.0
+
+
+class CheckpointSection(Section):
+    """Training checkpoints in the run directory."""
+
+    every: PositiveInt = Field(20, description="steps between checkpoints; the last step is always saved")
+    keep: PositiveInt = 2
+
+
+class EvaluationSection(Section):
+    """Held-out accuracy, sampled with the rollout's temperature."""
+
+    samples_per_prompt: PositiveInt = 4
+    max_prompts: PositiveInt | None = None
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: NonNegativeInt = 0
+    steps: PositiveInt
+    run_dir: Path | None = Field(None, description="none: runs/<name>")
+    resume: Literal["auto", "never", "must"] = "auto"
+    model: ModelSection
+    data: DataSection
+    rollout: RolloutSection = RolloutSection()
+    engine: EngineSection = EngineSection()
+    trainer: TrainerSection = TrainerSection()
+    algorithm: AlgorithmSection = AlgorithmSection()
+    reward: RewardSection = RewardSection()
+    sync: SyncSection = SyncSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return self.run_dir if self.run_dir is not None else Path("runs") / self.name
+
+    @property
+    def data_parallel(self) -> int:
+        """Data-parallel size, derived where the recipe leaves it out."""
+        trainer = self.trainer
+        return trainer.data_parallel or trainer.ranks // (trainer.tensor_parallel * trainer.pipeline_parallel)
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples in one step."""
+        return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _parallelism_fits(self) -> Recipe:
+        trainer = self.trainer
+        model_parallel = trainer.tensor_parallel * trainer.pipeline_parallel
+        shape = f"tensor_parallel {trainer.tensor_parallel} x pipeline_parallel {trainer.pipeline_parallel}"
+        if trainer.data_parallel is not None and model_parallel * trainer.data_parallel != trainer.ranks:
+            raise ValueError(
+                f"trainer: {shape} x data_parallel {trainer.data_parallel} = "
+                f"{model_parallel * trainer.data_parallel}, but trainer.ranks is {trainer.ranks}"
+            )
+        if trainer.ranks % model_parallel:
+            raise ValueError(
+                f"trainer: ranks {trainer.ranks} is not a multiple of {shape} = {model_parallel}"
+            )
+        if trainer.sequence_parallel and trainer.tensor_parallel == 1:
+            raise ValueError("trainer: sequence_parallel needs tensor_parallel of 2 or more")
+        if self.samples_per_step % trainer.updates_per_step:
+            raise ValueError(
+                f"trainer: updates_per_step {trainer.updates_per_step} does not divide the step's "
+                f"{self.samples_per_step} samples"
+            )
+        if self.rollout.prompts_per_step % trainer.updates_per_step:
+            raise ValueError(
+                f"trainer: updates_per_step {trainer.updates_per_step} does not divide "
+                f"rollout.prompts_per_step {self.rollout.prompts_per_step}; an update takes whole groups"
+            )
+        return self

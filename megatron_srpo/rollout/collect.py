@@ -1,0 +1,92 @@
+"""Rollouts: from prompts to scored groups, each handed on as soon as it is finished."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from megatron_srpo.data.problems import Problem, PromptEncoder
+from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rewards.pool import Reward, RewardPool
+from megatron_srpo.rollout.client import Generation, Sampling
+from megatron_srpo.rollout.fleet import EngineFleet
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem in its place; `place` names it in request ids and seeds, `number` is its place in the step."""
+
+    number: int
+    epoch: int
+    problem: Problem
+    tokens: list[int]
+    place: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """A generation, its text, and what it earned."""
+
+    generation: Generation
+    text: str
+    reward: Reward
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and all its responses, in sample order."""
+
+    prompt: Prompt
+    responses: list[Response]
+
+
+def sampling_seed(seed: int, place: str, sample: int) -> int:
+    """A seed for one response, different for every (run seed, place, sample), 31 bits."""
+    digest = hashlib.blake2b(f"{seed}/{place}/{sample}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class RolloutCollector:
+    """Samples responses from the engines and has them scored."""
+
+    def __init__(
+        self, recipe: Recipe, model: ModelConfig, fleet: EngineFleet, encoder: PromptEncoder, rewards: RewardPool
+    ) -> None:
+        self._recipe, self._model, self._fleet = recipe, model, fleet
+        self._encoder, self._rewards = encoder, rewards
+        self._slots = asyncio.Semaphore(recipe.rollout.max_concurrent_requests)
+
+    async def groups(self, prompts: Sequence[Prompt], samples: int) -> AsyncIterator[Group]:
+        """Yield each prompt's group of `samples` responses when it is complete, in order of completion."""
+        tasks = [asyncio.create_task(self._group(prompt, samples)) for prompt in prompts]
+        try:
+            for finished in asyncio.as_completed(tasks):
+                yield await finished
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _group(self, prompt: Prompt, samples: int) -> Group:
+        generations = await asyncio.gather(*(self._generate(prompt, sample) for sample in range(samples)))
+        texts = [self._encoder.decode(generation.tokens) for generation in generations]
+        rewards = await self._rewards.score_group(texts, prompt.problem.answer)
+        return Group(prompt, [Response(*parts) for parts in zip(generations, texts, rewards, strict=True)])
+
+    async def _generate(self, prompt: Prompt, sample: int) -> Generation:
+        rollout = self._recipe.rollout
+        sampling = Sampling(
+            max_new_tokens=rollout.max_response_tokens,
+            temperature=rollout.temperature,
+            top_p=rollout.top_p,
+            top_k=rollout.top_k,
+            seed=sampling_seed(self._recipe.seed, prompt.place, sample),
+            stop_token_ids=self._model.eos_token_ids,
+        )
+        async with self._slots:
+            return await self._fleet.for_group(prompt.number).generate(
+                rid=f"{self._recipe.name}/{prompt.place}/{sample}", input_ids=prompt.tokens, sampling=sampling
+            )

@@ -1,0 +1,146 @@
+"""The command line and environment of an engine server, for every device and backend."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import megatron_srpo
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.schema import EngineSection
+
+Device = Literal["cpu", "cuda"]
+
+PACKAGE = Path(megatron_srpo.__file__).resolve().parent
+
+# Set by torchrun for the trainer's ranks; an engine that inherits them takes itself for one.
+TORCHRUN_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+)
+
+
+@dataclass(frozen=True)
+class EngineCommand:
+    """What to execute; `environment` is complete, not an addition to ours."""
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
+    """`auto` is cuda where this machine shows an NVIDIA device or its tool, else cpu."""
+    if device != "auto":
+        return device
+    shows_nvidia = any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") is not None
+    return "cuda" if shows_nvidia else "cpu"
+
+
+def build_command(
+    section: EngineSection, model_path: Path, *, index: int, port: int, gpus: Sequence[int] | None = None
+) -> EngineCommand:
+    """The command of engine `index` on `port`.
+
+    `gpus` are the GPU ids of all engines together, `tensor_parallel` for each; none: ids 0, 1, ... of those
+    that CUDA_VISIBLE_DEVICES shows.  Raises SrpoError when the interpreter, GPUs or a needed key are missing.
+    """
+    if section.backend == "deterministic":
+        return _deterministic_command(section, model_path, port)
+    if not section.python.exists():
+        raise SrpoError(
+            f"engine.python: {section.python} does not exist; run `make setup`, which makes the engine's "
+            "environment, or name an interpreter that has sglang"
+        )
+    device = resolve_device(section.device)
+    arguments = [*_launcher(section, device), *_common_arguments(section, model_path, port)]
+    environment = _inherited_environment() | {
+        # /health then tells at once that the server is up, instead of generating a token for a second.
+        "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",
+    }
+    if device == "cpu":
+        arguments += _cpu_arguments(section)
+        environment |= _cpu_environment(section, index)
+    elif gpus is None:
+        arguments += ["--base-gpu-id", str(index * section.tensor_parallel)]
+    else:
+        environment["CUDA_VISIBLE_DEVICES"] = _gpus_of_engine(section, index, gpus)
+    return EngineCommand((*arguments, *section.extra_args), environment)
+
+
+def _deterministic_command(section: EngineSection, model_path: Path, port: int) -> EngineCommand:
+    module = "megatron_srpo.rollout.deterministic_engine"
+    options = ["--model-path", str(model_path), "--host", section.host, "--port", str(port)]
+    environment = _inherited_environment()
+    # The module must be found although the package may be imported from a folder that is not installed.
+    path = [str(PACKAGE.parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    environment["OMP_NUM_THREADS"] = "1"
+    return EngineCommand((sys.executable, "-m", module, *options), environment)
+
+
+def _launcher(section: EngineSection, device: Device) -> list[str]:
+    # Not resolved: a virtual environment's interpreter is a link that must be called by its own name.
+    python = str(section.python.absolute())
+    if device == "cpu":
+        return [python, str(PACKAGE / "platform" / "sglang_cpu.py")]
+    return [python, "-m", "sglang.launch_server"]
+
+
+def _common_arguments(section: EngineSection, model_path: Path, port: int) -> list[str]:
+    arguments = [
+        *("--model-path", str(model_path), "--host", section.host, "--port", str(port)),
+        *("--dtype", section.dtype, "--tp-size", str(section.tensor_parallel)),
+        *("--mem-fraction-static", str(section.mem_fraction_static)),
+        # Weight versions are the numbers of updates; SGLang's own first version is the word "default".
+        *("--weight-version", "0"),
+        # Tokens go in and out, so there is nothing to tokenize; each response is sent once, when complete.
+        *("--skip-tokenizer-init", "--stream-interval", "1000000"),
+        # The warm-up asks for text, and the first requests warm the engine as well.
+        "--skip-server-warmup",
+        *("--log-level", "warning"),
+    ]
+    if section.max_total_tokens is not None:
+        arguments += ["--max-total-tokens", str(section.max_total_tokens)]
+    return arguments
+
+
+def _cpu_arguments(section: EngineSection) -> list[str]:
+    if section.max_total_tokens is None:
+        raise SrpoError(
+            "engine.max_total_tokens is not set: on a CPU SGLang takes engine.mem_fraction_static of the "
+            "whole memory for its cache; set it to the requests that one engine holds at once times their "
+            "prompt and response tokens"
+        )
+    # sleep-on-idle: without it the scheduler spins and starves the processes that feed it.
+    backends = ["--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
+    return ["--device", "cpu", *backends, "--sleep-on-idle"]
+
+
+def _cpu_environment(section: EngineSection, index: int) -> dict[str, str]:
+    environment = {"OMP_NUM_THREADS": "1"}
+    if section.tensor_parallel > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        first = index * section.tensor_parallel
+        mine = (cores[(first + rank) % len(cores)] for rank in range(section.tensor_parallel))
+        environment["SGLANG_CPU_OMP_THREADS_BIND"] = "|".join(map(str, mine))
+    return environment
+
+
+def _gpus_of_engine(section: EngineSection, index: int, gpus: Sequence[int]) -> str:
+    needed = section.count * section.tensor_parallel
+    if len(gpus) < needed:
+        raise SrpoError(
+            f"engine: count {section.count} x tensor_parallel {section.tensor_parallel} needs {needed} GPUs "
+            f"but {len(gpus)} are given; lower engine.count or give more GPUs"
+        )
+    first = index * section.tensor_parallel
+    return ",".join(map(str, gpus[first : first + section.tensor_parallel]))
+
+
+def _inherited_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in TORCHRUN_VARIABLES}

@@ -1,0 +1,43 @@
+"""The engines of a run, as one thing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from megatron_srpo.rollout.client import EngineClient
+
+Result = TypeVar("Result")
+
+
+class EngineFleet:
+    """Some engine clients, at least one, in a fixed order."""
+
+    def __init__(self, clients: Sequence[EngineClient]) -> None:
+        if not clients:
+            raise ValueError("a fleet needs at least one engine")
+        self.clients = tuple(clients)
+
+    def for_group(self, index: int) -> EngineClient:
+        """The engine of the group `index`: samples of one prompt share one engine's prefix cache."""
+        return self.clients[index % len(self.clients)]
+
+    def least_outstanding(self) -> EngineClient:
+        """The engine with the fewest requests in flight, the first of equals."""
+        return min(self.clients, key=lambda client: client.outstanding)
+
+    async def all(self, call: Callable[[EngineClient], Awaitable[Result]]) -> list[Result]:
+        """Call `call` for all engines at once; results in their order.  One failure cancels the others."""
+        tasks = [asyncio.ensure_future(call(client)) for client in self.clients]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self.clients:
+            await client.close()

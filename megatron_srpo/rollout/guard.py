@@ -1,0 +1,92 @@
+"""Parent of one engine process, which lets nothing of it survive: `python guard.py GRACE PARENT COMMAND ...`.
+
+An engine is a server with children (SGLang: scheduler, detokenizer).  They must all end when the server dies,
+when the controller asks for it, and when the controller itself is killed and can ask for nothing.  So the
+controller starts this small process, and this process starts the engine in a session of its own and waits for
+one of three things:
+
+- the engine ends: its remaining children are killed, the exit code is handed on (128 + signal, as shells do);
+- SIGTERM arrives: the server gets SIGTERM, and all of the engine SIGKILL after GRACE seconds;
+- the process PARENT is no longer our parent: all of the engine gets SIGKILL.
+
+If this process is killed, the kernel kills the server (PR_SET_PDEATHSIG) and the server's children follow it.
+It is started by path and imports the standard library only, so it starts in a moment and stays small.  Linux.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+# From <linux/prctl.h>.
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+PARENT_CHECK_SECONDS = 0.5
+
+
+def prctl_setter() -> Callable[[int, int], None]:
+    """Function (option, value) for the prctl system call; made beforehand, a forked child must not import."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def call(option: int, value: int) -> None:
+        if prctl(option, value, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"prctl({option}, {value}) failed")
+
+    return call
+
+
+def kill_group(group: int) -> None:
+    """Kill every process of the group, if there is one left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def reap_orphans() -> None:
+    """Wait until all descendants are gone; as subreaper we inherit those whose parent has died."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def wait_for_end(engine: subprocess.Popen[bytes], grace: float, parent: int) -> None:
+    """Return when the engine's own process has ended, by itself or by us."""
+    awaited = {signal.SIGCHLD, signal.SIGTERM}
+    deadline: float | None = None
+    while engine.poll() is None:
+        received = signal.sigtimedwait(awaited, PARENT_CHECK_SECONDS)
+        if received is not None and received.si_signo == signal.SIGTERM and deadline is None:
+            deadline = time.monotonic() + grace
+            engine.terminate()
+        orphaned = os.getppid() != parent
+        if orphaned or (deadline is not None and time.monotonic() > deadline):
+            kill_group(engine.pid)
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    grace, parent, command = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    # Blocked signals wait for sigtimedwait, so none is lost between two looks.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+    prctl = prctl_setter()
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    def in_child() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    engine = subprocess.Popen(command, start_new_session=True, preexec_fn=in_child)
+    wait_for_end(engine, grace, parent)
+    kill_group(engine.pid)
+    reap_orphans()
+    return engine.returncode if engine.returncode >= 0 else 128 - engine.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The rollout journal: the only truth about data.
+
+    rollouts/open/step-000003/group-00017.parquet    a finished group of the step that is being collected
+    rollouts/step-000002.parquet                     a closed step, immutable
+
+Invariants:
+1. a group is on disk, complete and synced, before anything is derived from it;
+2. every file appears by rename, so it is whole or absent, and a group is counted once however often the
+   process dies;
+3. a closed step holds exactly the groups 0..n-1, rows ordered by (group, sample);
+4. once `step-N.parquet` exists, `open/step-N` means nothing and is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from megatron_srpo.errors import SrpoError
+
+if TYPE_CHECKING:
+    # The trainer reads step files without the data and reward packages behind a group.
+    from megatron_srpo.rollout.collect import Group
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sampled response with everything that training and reports need to know of it.
+
+    `group` is the prompt's place in the step; `log_probs` are the engine's, of `tokens`, after temperature.
+    """
+
+    step: int
+    epoch: int
+    group: int
+    sample: int
+    prompt_id: str
+    source: str
+    weight_version: int
+    prompt_tokens: list[int]
+    tokens: list[int]
+    log_probs: list[float]
+    text: str
+    finish_reason: str
+    reward: float
+    accuracy: float
+    format_ok: bool
+    extracted: str | None
+
+
+def rows_of(group: Group, step: int) -> list[Row]:
+    """The journal's rows of a finished group."""
+    return [
+        Row(
+            step=step,
+            epoch=group.prompt.epoch,
+            group=group.prompt.number,
+            sample=sample,
+            prompt_id=group.prompt.problem.id,
+            source=group.prompt.problem.source,
+            weight_version=response.generation.weight_version,
+            prompt_tokens=list(group.prompt.tokens),
+            tokens=response.generation.tokens,
+            log_probs=response.generation.log_probs,
+            text=response.text,
+            finish_reason=response.generation.finish_reason,
+            reward=response.reward.total,
+            accuracy=response.reward.accuracy,
+            format_ok=response.reward.format_ok,
+            extracted=response.reward.extracted,
+        )
+        for sample, response in enumerate(group.responses)
+    ]
+
+
+SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("epoch", pa.int32()),
+        ("group", pa.int32()),
+        ("sample", pa.int32()),
+        ("prompt_id", pa.string()),
+        ("source", pa.string()),
+        ("weight_version", pa.int64()),
+        ("prompt_tokens", pa.list_(pa.int32())),
+        ("tokens", pa.list_(pa.int32())),
+        ("log_probs", pa.list_(pa.float32())),
+        ("text", pa.string()),
+        ("finish_reason", pa.string()),
+        ("reward", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("format_ok", pa.bool_()),
+        ("extracted", pa.string()),
+    ]
+)
+_STEP = re.compile(r"^step-(\d{6})\.parquet$")
+_GROUP = re.compile(r"^group-(\d{5})\.parquet$")
+
+
+def read_step(path: Path) -> list[Row]:
+    """Rows of a step or group file; raises SrpoError when it is missing, broken or of another form."""
+    return _rows(_read_table(path))
+
+
+def _rows(table: pa.Table) -> list[Row]:
+    return [Row(**row) for row in table.to_pylist()]
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise SrpoError(f"{path}: step file not found") from None
+    except (pa.ArrowException, OSError) as error:
+        raise SrpoError(f"{path}: cannot be read as parquet ({error}): restore it or delete its run") from error
+    if table.schema.names != [field.name for field in fields(Row)]:
+        raise SrpoError(f"{path}: columns {table.schema.names} are not those of a step file")
+    return table
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write parquet under a temporary name, sync it, and rename it to `path`; the folder is synced too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        pq.write_table(table, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Journal:
+    """Append finished groups, close steps, read both back."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True, exist_ok=True)
+        for step in self.closed_steps():
+            shutil.rmtree(self._open_folder(step), ignore_errors=True)
+
+    def step_path(self, step: int) -> Path:
+        """Where a closed step lies."""
+        return self.root / f"step-{step:06d}.parquet"
+
+    def _open_folder(self, step: int) -> Path:
+        return self.root / "open" / f"step-{step:06d}"
+
+    def closed_steps(self) -> list[int]:
+        """Closed steps in order; raises SrpoError when one is missing in between."""
+        steps = sorted(int(m.group(1)) for p in self.root.iterdir() if (m := _STEP.match(p.name)))
+        for expected, step in enumerate(steps):
+            if step != expected:
+                raise SrpoError(
+                    f"{self.step_path(expected)}: missing although {self.step_path(steps[-1]).name} is there; "
+                    "restore it or start a new run directory"
+                )
+        return steps
+
+    def is_closed(self, step: int) -> bool:
+        """Whether the step's file is there."""
+        return self.step_path(step).exists()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Record one finished group; it survives any crash from here on."""
+        step, group = rows[0].step, rows[0].group
+        if any((row.step, row.group) != (step, group) for row in rows):
+            raise ValueError("a group's rows must share step and group")
+        if self.is_closed(step):
+            raise ValueError(f"step {step} is closed")
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+        write_table(table, self._open_folder(step) / f"group-{group:05d}.parquet")
+
+    def open_groups(self, step: int) -> dict[int, list[Row]]:
+        """Groups recorded so far for a step that is not closed, by their place in the step."""
+        return {group: read_step(path) for group, path in self._open_paths(step).items()}
+
+    def _open_paths(self, step: int) -> dict[int, Path]:
+        folder = self._open_folder(step)
+        if not folder.exists():
+            return {}
+        found = {int(m.group(1)): p for p in folder.iterdir() if (m := _GROUP.match(p.name))}
+        return dict(sorted(found.items()))
+
+    def close(self, step: int, groups: int) -> Path:
+        """Turn the open groups 0..groups-1 into the immutable step file and return its path."""
+        paths = self._open_paths(step)
+        if list(paths) != list(range(groups)):
+            raise ValueError(f"step {step} has groups {list(paths)}, expected 0..{groups - 1}")
+        write_table(pa.concat_tables([_read_table(path) for path in paths.values()]), self.step_path(step))
+        shutil.rmtree(self._open_folder(step))
+        return self.step_path(step)

@@ -1,0 +1,77 @@
+"""SGLang's "flattened_bucket": many tensors sent as one flat array of bytes.
+
+The bytes of the tensors follow each other without gaps, in the order of their names in the HTTP call that
+announces them.  The receiver views each part in its own dtype, so every part must begin at a multiple of its
+item size; buckets of one dtype, as `make_buckets` builds them, always fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+NamedTensors = dict[str, torch.Tensor]
+
+
+def make_buckets(tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int) -> Iterator[NamedTensors]:
+    """Group a stream of named tensors, in order, into buckets of one dtype and at most `max_bytes`.
+
+    A tensor larger than `max_bytes` has a bucket of its own.  Takes from the stream only what a bucket needs.
+    """
+    bucket: NamedTensors = {}
+    used = 0
+    for name, tensor in tensors:
+        same_dtype = not bucket or next(iter(bucket.values())).dtype == tensor.dtype
+        if bucket and (used + tensor.nbytes > max_bytes or not same_dtype):
+            yield bucket
+            bucket, used = {}, 0
+        bucket[name] = tensor
+        used += tensor.nbytes
+    if bucket:
+        yield bucket
+
+
+def flatten(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Bytes of all tensors after each other, uint8 [sum of their bytes], on their device.
+
+    Raises ValueError when a tensor would begin at an offset that is no multiple of its item size.
+    """
+    offset = 0
+    for position, tensor in enumerate(tensors):
+        _check_alignment(f"tensor {position}", offset, tensor.dtype)
+        offset += tensor.nbytes
+    # reshape(-1) before the view: the bytes of a 0-dimensional tensor cannot be viewed.
+    return torch.cat([tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors])
+
+
+def empty_bucket(
+    dtypes: Sequence[torch.dtype], shapes: Sequence[Sequence[int]], device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """A flat uint8 array that a bucket of these tensors fits into exactly."""
+    sizes = (dtype.itemsize * math.prod(shape) for dtype, shape in zip(dtypes, shapes, strict=True))
+    return torch.empty(sum(sizes), dtype=torch.uint8, device=device)
+
+
+def unflatten(
+    flat: torch.Tensor, names: Sequence[str], dtypes: Sequence[torch.dtype], shapes: Sequence[Sequence[int]]
+) -> NamedTensors:
+    """The tensors in a flat bucket, as views into it.  Raises ValueError when the sizes do not add up."""
+    tensors: NamedTensors = {}
+    offset = 0
+    for name, dtype, shape in zip(names, dtypes, shapes, strict=True):
+        _check_alignment(name, offset, dtype)
+        end = offset + dtype.itemsize * math.prod(shape)
+        if end > flat.numel():
+            raise ValueError(f"{name} ends at byte {end} of a bucket of {flat.numel()} bytes")
+        tensors[name] = flat[offset:end].view(dtype).reshape(tuple(shape))
+        offset = end
+    if offset != flat.numel():
+        raise ValueError(f"the tensors fill {offset} of the bucket's {flat.numel()} bytes")
+    return tensors
+
+
+def _check_alignment(name: str, offset: int, dtype: torch.dtype) -> None:
+    if offset % dtype.itemsize:
+        raise ValueError(f"{name} of {dtype} would begin at byte {offset}: put wider dtypes first")

@@ -1,0 +1,100 @@
+"""What the tests of both engines share: weights over gloo, and log-probs recomputed with transformers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from megatron_srpo.rollout.client import EngineClient, Sampling
+from megatron_srpo.sync.bucket import flatten, make_buckets
+from megatron_srpo.sync.process_group import join_group, leave_group
+
+PROMPT = [10, 20, 30, 40, 50]
+GREEDY = Sampling(max_new_tokens=16, temperature=0.0)
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody uses now."""
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def reference(folder: Path, tokens: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Greedy choices and log-probs of `tokens` after PROMPT, in one pass of transformers."""
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*PROMPT, *tokens]])).logits[0, len(PROMPT) - 1 : -1]
+    scores = logits.log_softmax(-1)
+    picked = scores.gather(1, torch.tensor(list(tokens))[:, None])[:, 0]
+    return scores.argmax(-1).tolist(), picked.tolist()
+
+
+async def assert_serves(client: EngineClient, folder: Path, version: int) -> None:
+    """The engine's greedy tokens and log-probs are those of the folder's model."""
+    generation = await client.generate(rid=f"check-{version}", input_ids=PROMPT, sampling=GREEDY)
+    choices, log_probs = reference(folder, generation.tokens)
+    assert generation.tokens == choices
+    torch.testing.assert_close(generation.log_probs, log_probs, atol=2e-5, rtol=0)
+    assert generation.weight_version == version
+    assert generation.prompt_tokens == len(PROMPT)
+
+
+async def send_weights(client: EngineClient, folder: Path, version: int, group: Any, name: str) -> None:
+    """What a trainer does: announce each bucket to the engine and broadcast it."""
+    tensors = load_file(folder / "model.safetensors")
+    await client.begin_update()
+    for bucket in make_buckets(tensors.items(), max_bytes=100_000):
+        announced = client.update_from_distributed(
+            names=list(bucket),
+            dtypes=[str(tensor.dtype).removeprefix("torch.") for tensor in bucket.values()],
+            shapes=[tensor.shape for tensor in bucket.values()],
+            group=name,
+            weight_version=version,
+        )
+        flat = flatten(list(bucket.values()))
+        await asyncio.gather(announced, asyncio.to_thread(dist.broadcast, flat, 0, group))
+    await client.end_update()
+
+
+async def update_over_gloo(client: EngineClient, folder: Path, version: int, world_size: int = 2) -> None:
+    """Join a group with the engine, send the folder's weights, leave."""
+    name, port = f"weights-{version}", free_port()
+    ours = asyncio.to_thread(
+        join_group,
+        address="127.0.0.1", port=port, rank=0, world_size=world_size, name=name, backend="gloo", timeout=60.0,
+    )  # fmt: skip
+    theirs = client.init_group(
+        address="127.0.0.1", port=port, rank_offset=1, world_size=world_size, name=name, backend="gloo"
+    )
+    group, _ = await asyncio.gather(ours, theirs)
+    await send_weights(client, folder, version, group, name)
+    await client.destroy_group(name)
+    leave_group(group)
+
+
+def processes_with(marker: str) -> list[int]:
+    """Ids of the processes, other than ours, whose command line or environment holds `marker`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            running = (entry / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended, or is not of this user
+        if running and marker.encode() in text:
+            found.append(int(entry.name))
+    return found

@@ -1,0 +1,125 @@
+"""Every parallel layout equals the single rank, and the single rank equals transformers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.integration.ranks import Layout, record_steps, recipe_values, run_ranks
+
+LAYOUTS = [
+    Layout(),
+    Layout(tensor=2),
+    Layout(pipeline=2),
+    Layout(data=2),
+    Layout(tensor=2, pipeline=2, sequence_parallel=True),
+]
+MODELS = {
+    "untied": {"architecture": "qwen2", "tied": False},
+    "tied": {"architecture": "qwen2", "tied": True},
+    "llama": {"architecture": "llama", "tied": False},
+}
+SAMPLES = [np.random.default_rng(i).integers(0, 512, size=n).tolist() for i, n in enumerate((7, 12, 9, 40, 20, 17))]
+TRAINING_STEPS = 5
+Results = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_hf: Callable[..., Path]) -> dict[str, Path]:
+    return {name: tiny_hf(layers=4, **options) for name, options in MODELS.items()}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS, ids=str)
+def found(request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_factory: Any) -> Results:
+    """Results of one layout: all jobs in one start, as starting ranks takes longest."""
+    layout: Layout = request.param
+    folder = tmp_path_factory.mktemp(str(layout))
+    steps = record_steps(folder / "rollouts", TRAINING_STEPS)
+    jobs: list[dict[str, Any]] = []
+    for name, model in folders.items():
+        jobs.append({"kind": "log_probs", "model": str(model), "samples": SAMPLES})
+        jobs.append({"kind": "export", "model": str(model), "to": str(folder / f"export-{name}")})
+    jobs.append({"kind": "train", "model": str(folders["tied"]), "steps": [str(path) for path in steps]})
+    ranks = run_ranks(folder / "ranks", recipe_values(folders["tied"], layout), jobs)
+    last = [rank for rank in ranks if rank["place"]["last"] and rank["place"]["tensor"] == 0]
+    return {
+        "layout": layout,
+        "folder": folder,
+        "log_probs": {name: sum((rank["results"][2 * i] for rank in last), []) for i, name in enumerate(folders)},
+        "train": [rank["results"][-1]["metrics"] for rank in ranks],
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(folders: dict[str, Path]) -> dict[str, list[list[float]]]:
+    """Log-probs by transformers in float32, one sample at a time."""
+    from transformers import AutoModelForCausalLM
+
+    result = {}
+    for name, folder in folders.items():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        result[name] = []
+        for sample in SAMPLES:
+            with torch.no_grad():
+                log_probs = model(torch.tensor([sample])).logits[0].log_softmax(-1)
+            result[name].append(log_probs[:-1].gather(1, torch.tensor(sample[1:])[:, None])[:, 0].tolist())
+    return result
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_log_probs_equal_transformers(found: Results, reference: dict[str, Any], model: str) -> None:
+    # With data parallelism each rank has its own samples, in its own order.
+    got = sorted(found["log_probs"][model])
+    want = sorted(reference[model])
+    assert len(got) == len(want)
+    for ours, theirs in zip(got, want, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_export_is_byte_equal(found: Results, folders: dict[str, Path], model: str) -> None:
+    from safetensors.torch import load_file
+
+    folder = found["folder"] / f"export-{model}"
+    files = sorted(folder.glob("*.safetensors"))
+    got = {name: tensor for file in files for name, tensor in load_file(file).items()}
+    want = load_file(folders[model] / "model.safetensors")
+    assert set(got) == set(want)
+    for name, tensor in want.items():
+        assert got[name].dtype == tensor.dtype
+        assert got[name].numpy().tobytes() == tensor.numpy().tobytes(), name
+    assert len(files) > 1, "the test's file size limit must split the export"
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(want)
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in want.values())
+    assert (folder / "tokenizer.json").read_bytes() == (folders[model] / "tokenizer.json").read_bytes()
+
+
+def test_training_equals_the_single_rank(found: Results, folders: dict[str, Path], single: Results) -> None:
+    """Loss, gradient norm, entropy, ratio and clip fraction over five steps of two updates each."""
+    for rank in found["train"]:
+        for ours, theirs in zip(rank, single["metrics"], strict=True):
+            for name in ("loss", "grad_norm", "entropy", "ratio", "log_prob", "mismatch_mean", "mismatch_max"):
+                assert math.isclose(ours[name], theirs[name], rel_tol=1e-4, abs_tol=1e-7), name
+            assert ours["response_tokens"] == theirs["response_tokens"]
+            assert ours["learning_rate"] == theirs["learning_rate"]
+
+
+@pytest.fixture(scope="module")
+def single(folders: dict[str, Path], tmp_path_factory: Any) -> Results:
+    """Training on one rank, with the whole step in one microbatch."""
+    folder = tmp_path_factory.mktemp("single")
+    steps = [str(path) for path in record_steps(folder / "rollouts", TRAINING_STEPS)]
+    recipe = recipe_values(folders["tied"], Layout(), max_tokens_per_microbatch=100_000)
+    jobs = [{"kind": "train", "model": str(folders["tied"]), "steps": steps}]
+    result: Results = run_ranks(folder / "ranks", recipe, jobs)[0]["results"][0]
+    losses = [step["loss"] for step in result["metrics"]]
+    assert max(losses) - min(losses) > 0.01, "losses must differ, or comparing them shows nothing"
+    return result

@@ -1,0 +1,59 @@
+"""The flat byte form of weight buckets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from megatron_srpo.sync.bucket import empty_bucket, flatten, make_buckets, unflatten
+
+TENSORS = {
+    "double": torch.randn(3, dtype=torch.float64),
+    "single": torch.randn(2, 5),
+    "transposed": torch.randn(4, 2).t(),
+    "scalar": torch.tensor(1.5),
+    "half": torch.randn(3, 3).to(torch.bfloat16),
+    "empty": torch.empty(0, 4),
+    "bytes": torch.tensor([1, 2, 255], dtype=torch.uint8),
+}
+
+
+def test_round_trip_keeps_every_bit() -> None:
+    tensors = {name: tensor for name, tensor in TENSORS.items() if name != "empty"}
+    flat = flatten(list(tensors.values()))
+    dtypes = [tensor.dtype for tensor in tensors.values()]
+    shapes = [tensor.shape for tensor in tensors.values()]
+    assert flat.dtype == torch.uint8
+    assert flat.numel() == empty_bucket(dtypes, shapes).numel() == sum(t.nbytes for t in tensors.values())
+    back = unflatten(flat, list(tensors), dtypes, shapes)
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor), name
+
+
+def test_bytes_follow_each_other_without_gaps() -> None:
+    first, second = torch.tensor([1.0, 2.0]), torch.tensor([3], dtype=torch.int16)
+    assert bytes(flatten([first, second]).tolist()) == first.numpy().tobytes() + second.numpy().tobytes()
+
+
+def test_wider_dtype_after_an_odd_offset_is_refused() -> None:
+    odd = torch.zeros(1, dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match="tensor 1 of torch.float32 would begin at byte 2"):
+        flatten([odd, torch.zeros(1)])
+    with pytest.raises(ValueError, match="w of torch.float32 would begin at byte 2"):
+        unflatten(torch.zeros(6, dtype=torch.uint8), ["o", "w"], [odd.dtype, torch.float32], [(1,), (1,)])
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_wrong_size_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"of {size} bytes|bucket's {size} bytes"):
+        unflatten(torch.zeros(size, dtype=torch.uint8), ["w"], [torch.float32], [(1,)])
+
+
+def test_buckets_keep_order_size_and_dtype() -> None:
+    stream = [(name, torch.zeros(count, dtype=dtype)) for name, count, dtype in [
+        ("a", 2, torch.float32), ("b", 2, torch.float32), ("c", 1, torch.float32),
+        ("large", 9, torch.float32), ("d", 1, torch.bfloat16), ("e", 1, torch.float32),
+    ]]  # fmt: skip
+    buckets = [list(bucket) for bucket in make_buckets(iter(stream), max_bytes=16)]
+    assert buckets == [["a", "b"], ["c"], ["large"], ["d"], ["e"]]

@@ -1,0 +1,106 @@
+"""The plan's arithmetic: processes, batches, parameters; and lengths that cannot work."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.load import load_recipe, resolved_yaml
+from megatron_srpo.recipe.model_config import read_model_config
+from megatron_srpo.recipe.plan import Plan, count_parameters, make_plan, print_plan
+from megatron_srpo.recipe.preflight import check_lengths, preflight
+from tests.unit.folders import CONFIG, shapes, write_model, write_recipe
+
+
+def planned(recipe: Path, *overrides: str) -> Plan:
+    loaded = load_recipe(recipe, overrides)
+    return make_plan(loaded, preflight(loaded, prompts=False))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "LlamaForCausalLM"])
+def test_parameters_are_those_of_the_checkpoint(tmp_path: Path, architecture: str, tied: bool) -> None:
+    changes = {"architectures": [architecture], "tie_word_embeddings": tied}
+    model = read_model_config(write_model(tmp_path, **changes))
+    assert count_parameters(model) == sum(map(math.prod, shapes(CONFIG | changes).values()))
+
+
+def test_ranks_count_tensor_first_then_data_then_pipeline(tmp_path: Path) -> None:
+    plan = planned(write_recipe(tmp_path), "trainer.ranks=8", "trainer.pipeline_parallel=2")
+    places = [(rank.pipeline, rank.data, rank.tensor) for rank in plan.ranks]
+    assert places == [(p, d, t) for p in (0, 1) for d in (0, 1) for t in (0, 1)]
+    assert [rank.rank for rank in plan.ranks] == list(range(8))
+
+
+def test_stages_hold_all_parameters_once_and_a_copy_of_tied_embeddings(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    one = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=1")
+    assert one.ranks[0].parameters == one.parameters
+    two = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=2", "trainer.pipeline_parallel=2")
+    assert sum(rank.parameters for rank in two.ranks) == two.parameters + 260 * 16
+
+
+def test_memory_follows_data_type_and_data_parallel_size(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    full = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=1").ranks[0]
+    assert (full.weight_bytes, full.gradient_bytes) == (4 * full.parameters, 4 * full.parameters)
+    assert full.optimizer_bytes == 8 * full.parameters
+    half = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=2", "trainer.dtype=bfloat16").ranks[0]
+    assert (half.weight_bytes, half.optimizer_bytes) == (2 * full.parameters, 6 * full.parameters)
+
+
+def test_a_step_is_divided_into_updates(tmp_path: Path) -> None:
+    batch = planned(write_recipe(tmp_path), "trainer.updates_per_step=2").batch
+    assert (batch.samples_per_step, batch.samples_per_update) == (8, 4)
+    assert batch.samples_per_update_and_data_rank == 2
+    assert (batch.longest_sequence, batch.max_tokens_per_step) == (94, 8 * 94)
+    assert (batch.steps, batch.updates) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("rollout.max_response_tokens=481", "needs 513 positions"),
+        ("trainer.max_tokens_per_microbatch=93", "trainer.max_tokens_per_microbatch 93"),
+        ("engine.max_total_tokens=95", "engine.max_total_tokens is 95"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(tmp_path: Path, override: str, said: str) -> None:
+    file = write_recipe(tmp_path)
+    recipe = load_recipe(file, ["trainer.max_tokens_per_microbatch=1000", override])
+    with pytest.raises(SrpoError, match=said):
+        check_lengths(read_model_config(recipe.model.path), recipe)
+
+
+def test_lengths_that_just_fit_are_accepted(tmp_path: Path) -> None:
+    exact = (
+        "rollout.max_response_tokens=480",
+        "trainer.max_tokens_per_microbatch=510",
+        "engine.max_total_tokens=512",
+    )
+    assert planned(write_recipe(tmp_path), *exact).batch.longest_sequence == 510
+
+
+def test_fewer_samples_than_data_parallel_ranks_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path), ["trainer.ranks=32", "trainer.tensor_parallel=1"])
+    with pytest.raises(SrpoError, match="8 samples for 32 data-parallel ranks"):
+        check_lengths(read_model_config(recipe.model.path), recipe)
+
+
+def test_both_forms_of_the_plan_name_every_process(tmp_path: Path) -> None:
+    plan = planned(write_recipe(tmp_path), "engine.count=2")
+    shown = json.loads(json.dumps(plan.as_json()))
+    assert [rank["rank"] for rank in shown["trainer"]] == [0, 1, 2, 3]
+    assert len(shown["engines"]) == 2
+    assert shown["recipe"]["engine"]["count"] == 2
+    console = Console(record=True, width=120)
+    print_plan(plan, resolved_yaml(plan.recipe), console)
+    text = console.export_text()
+    assert "engine 1" in text
+    assert "trainer rank 3" in text
+    assert "prompts_per_step: 4" in text

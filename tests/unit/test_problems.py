@@ -1,0 +1,102 @@
+"""Data files and prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_srpo.data.problems import Problem, PromptEncoder, load_problems
+from megatron_srpo.errors import SrpoError
+from tests.unit.folders import write_problems, write_tokenizer
+
+
+def test_all_columns_are_read_in_order(tmp_path: Path) -> None:
+    file = write_problems(
+        tmp_path / "p.parquet",
+        ["first", "second"],
+        domain=["code", "math"],
+        source=["a", None],
+        difficulty=["hard", None],
+        meta=['{"n": 1}', ""],
+        other=[1, 2],
+    )
+    first, second = load_problems(file)
+    assert first == Problem("p0", "first", "1", domain="code", source="a", difficulty="hard")
+    assert first.meta == {"n": 1}
+    assert second == Problem("p1", "second", "1", domain="math", source="", difficulty=None)
+    assert second.meta == {}
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json"])
+def test_json_files_are_read_alike(tmp_path: Path, name: str) -> None:
+    rows = [
+        {"id": "a", "prompt": "x", "answer": "1", "meta": {"n": 1}},
+        {"id": "b", "prompt": "y", "answer": "2"},
+    ]
+    text = json.dumps(rows) if name == "p.json" else "\n".join(map(json.dumps, rows))
+    (tmp_path / name).write_text(text)
+    assert [problem.id for problem in load_problems(tmp_path / name)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"id": ["a", "b", "a"]}, "row 3, column id: 'a' already stands in row 1"),
+        ({"answer": ["1", "", "3"]}, "row 2, column answer: the text is empty"),
+        ({"prompt": ["x", "y", None]}, "row 3, column prompt: expected text, found nothing"),
+        ({"answer": [1, 2, 3]}, "row 1, column answer: expected text, found 1, a int"),
+        ({"meta": ["{}", "{", "{}"]}, "row 2, column meta: not valid JSON"),
+        ({"meta": ["{}", "[]", "{}"]}, "row 2, column meta: expected an object, found list"),
+    ],
+)
+def test_a_bad_field_is_named_by_row_and_column(
+    tmp_path: Path, columns: dict[str, list[Any]], said: str
+) -> None:
+    file = write_problems(tmp_path / "p.parquet", ["x", "y", "z"], **columns)
+    with pytest.raises(SrpoError) as caught:
+        load_problems(file)
+    assert str(caught.value).startswith(f"{file}: {said}")
+
+
+def test_a_file_that_holds_no_problems_is_refused(tmp_path: Path) -> None:
+    def refused(file: Path) -> str:
+        with pytest.raises(SrpoError, match=file.name) as caught:
+            load_problems(file)
+        return str(caught.value)
+
+    assert "there is no such data file" in refused(tmp_path / "gone.parquet")
+    assert "no rows" in refused(write_problems(tmp_path / "empty.parquet", []))
+    (tmp_path / "text.parquet").write_text("hello")
+    assert "not a readable parquet file" in refused(tmp_path / "text.parquet")
+    (tmp_path / "p.csv").write_text("id,prompt,answer\n")
+    assert "unknown kind of data file" in refused(tmp_path / "p.csv")
+    (tmp_path / "p.jsonl").write_text('{"id": "a", "prompt": "x"}\n')
+    assert "the column answer is missing" in refused(tmp_path / "p.jsonl")
+    (tmp_path / "bad.jsonl").write_text("{\n")
+    assert "cannot be read" in refused(tmp_path / "bad.jsonl")
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    write_tokenizer(tmp_path / "tokenizer.json")
+    return tmp_path / "tokenizer.json"
+
+
+def test_prompts_are_rendered_literally_and_decoded_back(tokenizer: Path) -> None:
+    encoder = PromptEncoder(tokenizer, "{x} {question}\nA:", 100)
+    ids = encoder.encode(Problem("p", r"\frac{1}{2} für {question}", "1"))
+    assert encoder.decode(ids) == "{x} \\frac{1}{2} für {question}\nA:"
+    assert encoder.decode([*ids, 256]) == encoder.decode(ids)
+
+
+def test_the_longest_allowed_prompt_is_accepted_and_one_more_token_refused(tokenizer: Path) -> None:
+    encoder = PromptEncoder(tokenizer, "{question}", 5)
+    assert len(encoder.encode(Problem("p", "abcde", "1"))) == 5
+    problems = [Problem("a", "abc", "1"), Problem("b", "abcdef", "1"), Problem("c", "abcdefgh", "1")]
+    with pytest.raises(SrpoError) as caught:
+        encoder.encode_all(problems)
+    assert "problem b: its prompt has 6 tokens (1 more are too long)" in str(caught.value)
+    assert "rollout.max_prompt_tokens is 5; raise it to 8" in str(caught.value)

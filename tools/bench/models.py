@@ -1,0 +1,66 @@
+"""Random models for benchmarks, written as Hugging Face folders without transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from megatron_srpo.bridge.tables import table_for
+from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
+
+
+def write_model(folder: Path, hidden: int, layers: int, vocab: int, heads: int = 8) -> ModelConfig:
+    """A Qwen2 model with untied random float32 weights."""
+    folder.mkdir(parents=True)
+    values = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "intermediate_size": 3 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": vocab,
+        "eos_token_id": 0,
+        "dtype": "float32",
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(values, indent=2))
+    model = read_model_config(folder)
+    torch.manual_seed(0)
+    tensors = {}
+    for rule in table_for(model):
+        for hf in rule.hf:
+            for layer in range(layers) if "{layer}" in hf else (0,):
+                name = hf.replace("{layer}", str(layer))
+                tensors[name] = _random(name, model)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return model
+
+
+def _random(name: str, model: ModelConfig) -> torch.Tensor:
+    if "norm" in name:
+        return torch.ones(model.hidden_size)
+    rows = {
+        "q_proj": model.query_size,
+        "k_proj": model.key_value_size,
+        "v_proj": model.key_value_size,
+        "gate_proj": model.intermediate_size,
+        "up_proj": model.intermediate_size,
+        "embed_tokens": model.vocab_size,
+        "lm_head": model.vocab_size,
+    }
+    module = name.split(".")[-2]
+    if name.endswith("bias"):
+        return torch.zeros(rows[module])
+    columns = {"o_proj": model.query_size, "down_proj": model.intermediate_size}
+    shape = (rows.get(module, model.hidden_size), columns.get(module, model.hidden_size))
+    return torch.randn(shape) * 0.02
