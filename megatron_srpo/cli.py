@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
+from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError, StoppedError
 
 app = typer.Typer(
     help="Reinforcement learning for reasoning on Megatron-Core and SGLang.",
@@ -81,6 +81,9 @@ def main() -> None:
     except SrpoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except StoppedError as stopped:
+        print(f"stopped by {stopped}: everything recorded is kept, the same command goes on", file=sys.stderr)
+        sys.exit(128 + stopped.number)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,13 @@ class Controller:
         count = self.recipe.rollout.prompts_per_step
         sampler = EpochSampler(len(rollouts.problems), self.recipe.seed)
         return [
-            Prompt(number, d.epoch, rollouts.problems[d.index], rollouts.prompts[d.index], f"step-{step}-{number}")
+            Prompt(
+                number,
+                d.epoch,
+                rollouts.problems[d.index],
+                rollouts.prompts[d.index],
+                f"step-{step}-{number}",
+            )
             for number, d in enumerate(sampler.draw(step * count, count))
         ]
 
@@ -153,5 +159,5 @@ class Controller:
         self._event("start", weight_version=version, closed_steps=len(closed), replayed_steps=replayed)
         if version or closed:
             self.observers.progress.say(
-                f"going on from weight version {version}; {replayed} recorded steps are replayed, not sampled again"
+                f"going on from weight version {version}; {replayed} recorded steps are replayed, not sampled"
             )

@@ -1,6 +1,8 @@
-"""The one exception that users are meant to read."""
+"""The exceptions that end a command on purpose."""
 
 from __future__ import annotations
+
+import signal
 
 
 class SrpoError(Exception):
@@ -11,3 +13,11 @@ class SrpoError(Exception):
 
 
 EXIT_BAD_INPUT = 2
+
+
+class StoppedError(Exception):
+    """A signal asked a run to stop, and everything has been stopped in order; the text is the signal's name."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number

@@ -26,7 +26,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "bench"))
 
-from models import write_model  # noqa: E402 (beside the benchmarks)
+from models import write_model
 
 SAMPLES, VOCABULARY = 8, 4096
 
@@ -97,7 +97,9 @@ def training_steps(recipe: Any, model: Any, platform: Any, ranks: Any, path: Pat
     moved = (actor.gpt.decoder.layers[0].mlp.linear_fc1.weight.detach().float() - before).abs().max().item()
     assert moved > 0, "the weights did not move"
     return {
-        "steps": [{k: m[k] for k in ("loss", "grad_norm", "entropy", "log_prob", "seconds_train")} for m in metrics],
+        "steps": [
+            {k: m[k] for k in ("loss", "grad_norm", "entropy", "log_prob", "seconds_train")} for m in metrics
+        ],
         "largest_weight_change": moved,
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3),
     }
@@ -115,7 +117,11 @@ def compare_specs(recipe: Any, model: Any, platform: Any, ranks: Any, path: Path
         samples = read_samples(path, SAMPLES, recipe.algorithm)
         found.append(torch.cat(log_probs_of(actor, microbatches(actor, samples))).float())
     difference = (found[0] - found[1]).abs()
-    return {"tokens": len(difference), "mean_difference": difference.mean().item(), "max_difference": difference.max().item()}
+    return {
+        "tokens": len(difference),
+        "mean_difference": difference.mean().item(),
+        "max_difference": difference.max().item(),
+    }
 
 
 def main(steps: int = 3, dtype: str = "bfloat16") -> None:

@@ -22,9 +22,7 @@ import typer
 from tiny import base, problems
 
 
-def write_data(
-    out: Path, rng: random.Random, train: int, heldout: int
-) -> tuple[dict[str, list[str]], set[str]]:
+def write_data(out: Path, rng: random.Random, train: int, heldout: int) -> tuple[dict[str, list[str]], set[str]]:
     """Write both data files; return the held-out columns and the expressions held out."""
     taken: set[str] = set()
     kept = problems.draw_distinct(rng, heldout, taken)

@@ -14,6 +14,7 @@ from megatron_srpo.actor.advantages import group_advantages
 from megatron_srpo.actor.local_layers import PackedSequences, rectangles
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.schema import AlgorithmSection
 from megatron_srpo.rollout.journal import read_step
@@ -34,8 +35,17 @@ class TrainingSample:
 
 
 def read_samples(path: Path, samples_per_prompt: int, algorithm: AlgorithmSection) -> list[TrainingSample]:
-    """Samples of a closed step in journal order (whole groups one after another), advantages included."""
+    """Samples of a closed step in journal order (whole groups one after another), advantages included.
+
+    Raises SrpoError when its groups are not of the recipe's size.
+    """
     rows = read_step(path)
+    expected = list(range(samples_per_prompt)) * (len(rows) // samples_per_prompt)
+    if not rows or [row.sample for row in rows] != expected:
+        raise SrpoError(
+            f"{path}: its groups do not have {samples_per_prompt} samples each; set rollout.samples_per_prompt to "
+            "what the step was recorded with"
+        )
     shape = (-1, samples_per_prompt)
     rewards = np.array([row.reward for row in rows], dtype=np.float64).reshape(shape)
     cut_off = np.array([row.finish_reason != "stop" for row in rows]).reshape(shape)

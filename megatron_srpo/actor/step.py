@@ -204,9 +204,10 @@ def check_mismatch(statistics: dict[str, float], limit: float) -> None:
     """Raise SrpoError when the engine's log-probs are not the trainer's, within the recipe's limit."""
     if not statistics["mismatch_mean"] <= limit:
         raise SrpoError(
-            f"step 0: trainer and engine disagree, mean |log-prob difference| {statistics['mismatch_mean']:.4g} is "
-            f"above algorithm.mismatch_limit {limit:g} (largest {statistics['mismatch_max']:.4g}); compare their "
-            "model folders, dtypes and temperature, or raise the limit"
+            "step 0: trainer and engine disagree, mean |log-prob difference| "
+            f"{statistics['mismatch_mean']:.4g} is above algorithm.mismatch_limit {limit:g} (largest "
+            f"{statistics['mismatch_max']:.4g}); compare their model folders, dtypes and temperature, or raise "
+            "the limit"
         )
 
 

@@ -26,7 +26,11 @@ def stored_dtypes(model: ModelConfig, bindings: Sequence[Binding]) -> dict[str, 
 
 
 def export_hf(
-    bindings: Sequence[Binding], model: ModelConfig, ranks: Ranks, target: Path, max_file_bytes: int = 5 * 10**9
+    bindings: Sequence[Binding],
+    model: ModelConfig,
+    ranks: Ranks,
+    target: Path,
+    max_file_bytes: int = 5 * 10**9,
 ) -> None:
     """Write `target` as an HF folder like the one that was loaded: same names, dtypes and side files.
 

@@ -34,7 +34,11 @@ def llama_like(model: ModelConfig) -> tuple[Rule, ...]:
     attention, mlp = layer + "self_attention.", layer + "mlp."
     qkv = tuple(hf + f"self_attn.{part}_proj." for part in "qkv")
     rules = [
-        Rule(("embedding.word_embeddings.weight",), ("model.embed_tokens.weight",), Vocabulary(model.vocab_size)),
+        Rule(
+            ("embedding.word_embeddings.weight",),
+            ("model.embed_tokens.weight",),
+            Vocabulary(model.vocab_size),
+        ),
         Rule(
             (layer + "input_layernorm.weight", attention + "linear_qkv.layer_norm_weight"),
             (hf + "input_layernorm.weight",),

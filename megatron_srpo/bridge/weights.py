@@ -67,7 +67,9 @@ def load_weights(gpt: GPTModel, model: ModelConfig) -> None:
         sources = [reader.slice(name) for name in binding.hf]
         shard = binding.rule.layout.shard(sources, rank, size)
         if shard.shape != binding.parameter.shape:
-            shapes = ", ".join(f"{name} {list(s.get_shape())}" for name, s in zip(binding.hf, sources, strict=True))
+            shapes = ", ".join(
+                f"{name} {list(s.get_shape())}" for name, s in zip(binding.hf, sources, strict=True)
+            )
             raise SrpoError(
                 f"{model.folder}: {shapes} gives a shard of shape {list(shard.shape)}, but config.json asks for "
                 f"{list(binding.parameter.shape)} ({binding.name}); config and weights belong to different models"
@@ -118,5 +120,3 @@ def gather(binding: Binding, dtype: torch.dtype) -> list[torch.Tensor] | None:
 def exported(bindings: Sequence[Binding]) -> list[Binding]:
     """The bindings whose HF tensors belong to this rank's pipeline stage."""
     return [binding for binding in bindings if binding.rule.exported]
-
-

@@ -61,7 +61,9 @@ class TrainerLink:
             writer.write(json.dumps({"command": command, **arguments}).encode() + b"\n")
             await writer.drain()
         except ConnectionError as error:
-            raise TrainerGoneError(f"trainer: the connection to rank 0 broke before {command}; see its log") from error
+            raise TrainerGoneError(
+                f"trainer: the connection to rank 0 broke before {command}; see its log"
+            ) from error
         return await self._receive()
 
     async def _receive(self) -> Message:
@@ -71,7 +73,9 @@ class TrainerLink:
         except ConnectionError:
             line = b""
         if not line:
-            raise TrainerGoneError("trainer: rank 0 closed its connection; see the trainer's logs in the run directory")
+            raise TrainerGoneError(
+                "trainer: rank 0 closed its connection; see the trainer's logs in the run directory"
+            )
         message: Message = json.loads(line)
         return message
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from megatron_srpo.controller import Controller, Observers, Rollouts
 from megatron_srpo.data.problems import PromptEncoder, load_problems
+from megatron_srpo.errors import StoppedError
 from megatron_srpo.launch.control import TrainerGoneError
 from megatron_srpo.launch.run_directory import RunDirectory
 from megatron_srpo.launch.trainer import Trainer, start_trainer
@@ -31,14 +32,6 @@ from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath, b
 
 # How long the processes' own reason is waited for when the connection to them breaks.
 _REASON_SECONDS = 5.0
-
-
-class StoppedError(Exception):
-    """A signal asked the run to stop; everything has been stopped in order."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number.name)
-        self.number = number
 
 
 def train(recipe: Recipe, replay: Path | None) -> None:
@@ -101,7 +94,9 @@ async def _start(
     async def engine_servers() -> Engines | None:
         if not with_engines:
             return None
-        return await stack.enter_async_context(await start_engines(recipe.engine, recipe.model.path, path / "logs"))
+        return await stack.enter_async_context(
+            await start_engines(recipe.engine, recipe.model.path, path / "logs")
+        )
 
     return await both(trainer_ranks(), engine_servers())
 

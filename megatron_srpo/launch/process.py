@@ -24,7 +24,9 @@ _SENTENCE = re.compile(r"^error: (.+)$")
 class GuardedProcess:
     """A command and all its children, with its output in a log file; `pid` is its guard's."""
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log_file: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log_file: Path
+    ) -> None:
         self.name = name
         self.log_file = log_file
         self._arguments = tuple(arguments)

@@ -123,7 +123,8 @@ def _environments(recipe: Recipe) -> list[dict[str, str]]:
         "PYTHONUNBUFFERED": "1",
     }
     return [
-        {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(recipe.trainer.ranks)
+        {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        for rank in range(recipe.trainer.ranks)
     ]
 
 

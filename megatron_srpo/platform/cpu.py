@@ -34,7 +34,11 @@ class CudaMeansCpu(TorchFunctionMode):
     """While active, torch functions that are asked for a CUDA device use the CPU."""
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Run `func` with CUDA devices replaced in its arguments."""
         kwargs = kwargs or {}

@@ -42,7 +42,9 @@ def select_platform(device: Literal["auto", "cpu", "cuda"], local_rank: int = 0,
         cpu.install()
         return Platform(torch.device("cpu"), "gloo", "local")
     if not torch.cuda.is_available():
-        raise SrpoError("trainer.device is cuda but torch sees no GPU: set trainer.device=cpu or run on a GPU node")
+        raise SrpoError(
+            "trainer.device is cuda but torch sees no GPU: set trainer.device=cpu or run on a GPU node"
+        )
     if importlib.util.find_spec("transformer_engine") is None:
         raise SrpoError(
             "trainer.device is cuda but transformer_engine is not installed: install the `gpu` extra "

@@ -92,9 +92,7 @@ def read_header(file: Path) -> dict[str, Any]:
         table.pop("__metadata__", None)
         ends = [_tensor_end(file, name, entry) for name, entry in table.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SrpoError(
-            f"{file}: the safetensors header cannot be read ({error!r}); copy it again."
-        ) from None
+        raise SrpoError(f"{file}: the safetensors header cannot be read ({error!r}); copy it again.") from None
     expected = 8 + length + max(ends, default=0)
     if size != expected:
         what = "truncated" if size < expected else "longer than its header says"
@@ -120,9 +118,7 @@ def _check_index(folder: Path, headers: dict[str, dict[str, Any]]) -> None:
     for name, header in headers.items():
         for tensor in header:
             if table.get(tensor) != name:
-                raise SrpoError(
-                    f"{folder / INDEX}: {name} holds tensor {tensor}, which the index leaves out."
-                )
+                raise SrpoError(f"{folder / INDEX}: {name} holds tensor {tensor}, which the index leaves out.")
 
 
 def _check_embedding(model: ModelConfig, headers: dict[str, dict[str, Any]]) -> None:

@@ -182,9 +182,7 @@ def print_plan(plan: Plan, resolved: str, console: Console) -> None:
     for name, value in asdict(plan.batch).items():
         batch.add_row(name, f"{value:,}")
     console.print(batch)
-    processes = Table(
-        "process", "place", "weights", "gradients", "optimizer", title="Processes (bytes estimated)"
-    )
+    processes = Table("process", "place", "weights", "gradients", "optimizer", title="Processes (bytes estimated)")
     processes.add_row("controller", "1 process", "", "", "")
     for number in range(recipe.engine.count):
         processes.add_row(

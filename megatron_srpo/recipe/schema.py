@@ -75,9 +75,7 @@ class EngineSection(Section):
     python: Path = Field(Path(".venv-engine/bin/python"), description="interpreter that has sglang installed")
     host: str = Field("127.0.0.1", description="address the servers bind to")
     port: NonNegativeInt = Field(0, description="first port, engines take port, port+1, ...; 0: free ports")
-    max_total_tokens: PositiveInt | None = Field(
-        None, description="key-value cache size; none: SGLang decides"
-    )
+    max_total_tokens: PositiveInt | None = Field(None, description="key-value cache size; none: SGLang decides")
     mem_fraction_static: Annotated[float, Field(gt=0, lt=1)] = 0.8
     start_timeout_seconds: PositiveFloat = 600.0
     extra_args: tuple[str, ...] = Field((), description="more arguments for sglang.launch_server")
@@ -213,9 +211,7 @@ class Recipe(Section):
                 f"{model_parallel * trainer.data_parallel}, but trainer.ranks is {trainer.ranks}"
             )
         if trainer.ranks % model_parallel:
-            raise ValueError(
-                f"trainer: ranks {trainer.ranks} is not a multiple of {shape} = {model_parallel}"
-            )
+            raise ValueError(f"trainer: ranks {trainer.ranks} is not a multiple of {shape} = {model_parallel}")
         if trainer.sequence_parallel and trainer.tensor_parallel == 1:
             raise ValueError("trainer: sequence_parallel needs tensor_parallel of 2 or more")
         if self.samples_per_step % trainer.updates_per_step:

@@ -37,7 +37,9 @@ class WeightPath(Protocol):
 class DistributedPath:
     """Broadcasts from each pipeline stage's leader into a group with all engine ranks."""
 
-    def __init__(self, recipe: Recipe, trainer: Trainer, fleet: EngineFleet, backend: Literal["gloo", "nccl"]) -> None:
+    def __init__(
+        self, recipe: Recipe, trainer: Trainer, fleet: EngineFleet, backend: Literal["gloo", "nccl"]
+    ) -> None:
         self._recipe, self._trainer, self._fleet, self._backend = recipe, trainer, fleet, backend
         self._joined = False
 

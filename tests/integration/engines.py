@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from megatron_srpo.rollout.client import EngineClient, Sampling
 from megatron_srpo.sync.bucket import flatten, make_buckets
@@ -22,8 +25,6 @@ GREEDY = Sampling(max_new_tokens=16, temperature=0.0)
 
 def free_port() -> int:
     """A port of the loopback address that nobody uses now."""
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -31,9 +32,8 @@ def free_port() -> int:
 
 def reference(folder: Path, tokens: Sequence[int]) -> tuple[list[int], list[float]]:
     """Greedy choices and log-probs of `tokens` after PROMPT, in one pass of transformers."""
-    from transformers import AutoModelForCausalLM
-
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    loader: Any = AutoModelForCausalLM
+    model = loader.from_pretrained(folder, dtype=torch.float32)
     with torch.inference_mode():
         logits = model(torch.tensor([[*PROMPT, *tokens]])).logits[0, len(PROMPT) - 1 : -1]
     scores = logits.log_softmax(-1)
@@ -98,3 +98,16 @@ def processes_with(marker: str) -> list[int]:
         if running and marker.encode() in text:
             found.append(int(entry.name))
     return found
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants; SGLang renames its own, so they cannot be found by command line."""
+    parent = psutil.Process(pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run."""
+    return [
+        process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    ]

@@ -1,11 +1,12 @@
 """One rank of a test's trainer: does the jobs of a JSON file and writes what it found.
 
-    python -m tests.integration.rank_main JOBS.json OUT_FOLDER      (with torchrun's environment variables)
+python -m tests.integration.rank_main JOBS.json OUT_FOLDER      (with torchrun's environment variables)
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -46,7 +47,8 @@ class Rank:
         """Log-probs of the response tokens of each sample, in order (last stage only)."""
         actor = self.actor(job["model"])
         samples = [
-            TrainingSample(np.array(tokens), np.zeros(len(tokens) - 1, np.float32), 1.0) for tokens in job["samples"]
+            TrainingSample(np.array(tokens), np.zeros(len(tokens) - 1, np.float32), 1.0)
+            for tokens in job["samples"]
         ]
         found: dict[int, list[float]] = {}
         batches = microbatches(actor, samples)
@@ -54,7 +56,7 @@ class Rank:
             packed = batch.tokens[0].tolist()
             bounds = batch.sequences.cu_seqlens_q.tolist()
             values, at = log_probs.tolist(), 0
-            for start, end in zip(bounds, bounds[1:], strict=False):
+            for start, end in itertools.pairwise(bounds):
                 if packed[start:end] in job["samples"]:
                     size = end - start - 1
                     found[job["samples"].index(packed[start:end])] = values[at : at + size]

@@ -67,7 +67,12 @@ def run_ranks(folder: Path, recipe: dict[str, Any], jobs: Sequence[dict[str, Any
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     size = recipe["trainer"]["ranks"]
-    shared = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "tests.integration.rank_main", str(folder / "jobs.json"), str(folder)]
     logs = [folder / f"rank-{rank}.log" for rank in range(size)]
     processes = []

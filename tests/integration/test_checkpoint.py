@@ -11,7 +11,7 @@ import pytest
 
 from megatron_srpo.actor.checkpoint import check_files, checkpoint_folder, checkpoint_versions
 from megatron_srpo.errors import SrpoError
-from tests.integration.ranks import Layout, record_steps, recipe_values, run_ranks
+from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
 
 
 @pytest.fixture(scope="module")

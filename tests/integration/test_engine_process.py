@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from megatron_srpo.errors import SrpoError
@@ -24,7 +25,7 @@ from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.rollout.engine import EngineProcess, start_engines
 from megatron_srpo.rollout.engine_command import EngineCommand, build_command
 from tests.conftest import REPOSITORY
-from tests.integration.engines import processes_with
+from tests.integration.engines import free_port, processes_with
 
 TinyHf = Callable[..., Path]
 
@@ -51,12 +52,6 @@ child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); tim
 subprocess.Popen([sys.executable, "-c", child])
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def process_of(tmp_path: Path, program: str) -> tuple[EngineProcess, str]:
@@ -114,16 +109,13 @@ async def test_time_out_at_start_stops_the_engine(tmp_path: Path) -> None:
 async def test_later_death_is_noticed_and_leaves_nothing(tmp_path: Path) -> None:
     process, marker = process_of(tmp_path, STUBBORN)
     await process.start(timeout=60.0)
-    [server] = [pid for pid in processes_with(marker) if f"\0{process.port}\0" in command_line(pid, skip_guard=True)]
+    [server] = [
+        pid for pid in processes_with(marker) if f"\0{process.port}\0" in command_line(pid, skip_guard=True)
+    ]
     os.kill(server, signal.SIGKILL)
     with pytest.raises(SrpoError, match=r"engine 0 .*exit code 137 \(SIGKILL\)"):
         await process.watch()
     assert not processes_with(marker)
-
-
-def command_line(pid: int, skip_guard: bool = False) -> str:
-    text = Path(f"/proc/{pid}/cmdline").read_text()
-    return "" if skip_guard and "guard.py" in text else text
 
 
 async def test_stop_ends_a_child_that_ignores_it(tmp_path: Path) -> None:
@@ -136,11 +128,12 @@ async def test_stop_ends_a_child_that_ignores_it(tmp_path: Path) -> None:
 
 
 async def test_killed_guard_takes_the_server_along(tmp_path: Path) -> None:
-    process, _ = process_of(tmp_path, STUBBORN)
+    process, marker = process_of(tmp_path, STUBBORN)
     await process.start(timeout=60.0)
     os.kill(process.pid, signal.SIGKILL)
     await until_gone(f"\0{process.port}\0")
-    for child in processes_with(f"MARKER={tmp_path}"):  # SGLang's children follow their server; this one does not
+    # SGLang's children follow their server by themselves; this stand-in for one does not.
+    for child in processes_with(marker):
         os.kill(child, signal.SIGKILL)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.integration.ranks import Layout, record_steps, recipe_values, run_ranks
+from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
 
 LAYOUTS = [
     Layout(),
@@ -26,7 +26,9 @@ MODELS = {
     "tied": {"architecture": "qwen2", "tied": True},
     "llama": {"architecture": "llama", "tied": False},
 }
-SAMPLES = [np.random.default_rng(i).integers(0, 512, size=n).tolist() for i, n in enumerate((7, 12, 9, 40, 20, 17))]
+SAMPLES = [
+    np.random.default_rng(i).integers(0, 512, size=n).tolist() for i, n in enumerate((7, 12, 9, 40, 20, 17))
+]
 TRAINING_STEPS = 5
 Results = dict[str, Any]
 
@@ -52,7 +54,9 @@ def found(request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_fac
     return {
         "layout": layout,
         "folder": folder,
-        "log_probs": {name: sum((rank["results"][2 * i] for rank in last), []) for i, name in enumerate(folders)},
+        "log_probs": {
+            name: [sample for rank in last for sample in rank["results"][2 * i]] for i, name in enumerate(folders)
+        },
         "train": [rank["results"][-1]["metrics"] for rank in ranks],
     }
 
@@ -106,7 +110,15 @@ def test_training_equals_the_single_rank(found: Results, folders: dict[str, Path
     """Loss, gradient norm, entropy, ratio and clip fraction over five steps of two updates each."""
     for rank in found["train"]:
         for ours, theirs in zip(rank, single["metrics"], strict=True):
-            for name in ("loss", "grad_norm", "entropy", "ratio", "log_prob", "mismatch_mean", "mismatch_max"):
+            for name in (
+                "loss",
+                "grad_norm",
+                "entropy",
+                "ratio",
+                "log_prob",
+                "mismatch_mean",
+                "mismatch_max",
+            ):
                 assert math.isclose(ours[name], theirs[name], rel_tol=1e-4, abs_tol=1e-7), name
             assert ours["response_tokens"] == theirs["response_tokens"]
             assert ours["learning_rate"] == theirs["learning_rate"]

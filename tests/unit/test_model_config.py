@@ -197,9 +197,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path: Path) -> None:
 def test_shapes_must_divide_over_the_ranks(tmp_path: Path) -> None:
     model = read_model_config(write_model(tmp_path))
     check_parallel(model, TrainerSection(ranks=4, tensor_parallel=2, pipeline_parallel=2))
-    with pytest.raises(
-        SrpoError, match=r"tensor_parallel 4 does not divide num_key_value_heads 2 .* 1 or 2\."
-    ):
+    with pytest.raises(SrpoError, match=r"tensor_parallel 4 does not divide num_key_value_heads 2 .* 1 or 2\."):
         check_parallel(model, TrainerSection(ranks=4, tensor_parallel=4))
     with pytest.raises(SrpoError, match=r"pipeline_parallel 4 .* num_hidden_layers 2 .* 1 or 2\."):
         check_parallel(model, TrainerSection(ranks=4, pipeline_parallel=4))

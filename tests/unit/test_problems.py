@@ -52,9 +52,7 @@ def test_json_files_are_read_alike(tmp_path: Path, name: str) -> None:
         ({"meta": ["{}", "[]", "{}"]}, "row 2, column meta: expected an object, found list"),
     ],
 )
-def test_a_bad_field_is_named_by_row_and_column(
-    tmp_path: Path, columns: dict[str, list[Any]], said: str
-) -> None:
+def test_a_bad_field_is_named_by_row_and_column(tmp_path: Path, columns: dict[str, list[Any]], said: str) -> None:
     file = write_problems(tmp_path / "p.parquet", ["x", "y", "z"], **columns)
     with pytest.raises(SrpoError) as caught:
         load_problems(file)

@@ -31,9 +31,7 @@ def torch_free_modules() -> list[str]:
 
 
 def imported(*modules: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CHECK, *modules], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", CHECK, *modules], capture_output=True, text=True, check=False)
 
 
 def test_no_torch_free_module_imports_torch() -> None:

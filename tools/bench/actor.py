@@ -21,6 +21,8 @@ import torch
 import typer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
+from models import write_model
+from report import compare, progress, report
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import Microbatch, read_samples
@@ -29,8 +31,6 @@ from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import Journal, Row
-from models import write_model
-from report import compare, progress, report
 
 PROMPTS, SAMPLES, VOCABULARY = 8, 8, 4096
 
@@ -47,9 +47,25 @@ def record_step(folder: Path, mean_length: int) -> Path:
             tokens, log_probs = rng.integers(0, VOCABULARY, size=length).tolist(), [-8.0] * length
             accuracy = float(rng.random() < 0.5)
             rows.append(
-                Row(0, 0, group, sample, f"p{group}", "bench", 0, prompt, tokens, log_probs, "", "stop", accuracy,
-                    accuracy, True, None)
-            )  # fmt: skip
+                Row(
+                    step=0,
+                    epoch=0,
+                    group=group,
+                    sample=sample,
+                    prompt_id=f"p{group}",
+                    source="bench",
+                    weight_version=0,
+                    prompt_tokens=prompt,
+                    tokens=tokens,
+                    log_probs=log_probs,
+                    text="",
+                    finish_reason="stop",
+                    reward=accuracy,
+                    accuracy=accuracy,
+                    format_ok=True,
+                    extracted=None,
+                )
+            )
         journal.append(rows)
     return journal.close(0, PROMPTS)
 
@@ -57,7 +73,9 @@ def record_step(folder: Path, mean_length: int) -> Path:
 def bare_step(actor: Actor, batches: list[Microbatch]) -> None:
     """The baseline: Megatron's schedule and optimizer with a cross-entropy loss over all tokens."""
 
-    def forward_step(iterator: Iterator[Microbatch], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
+    def forward_step(
+        iterator: Iterator[Microbatch], model: torch.nn.Module
+    ) -> tuple[torch.Tensor, Callable[..., Any]]:
         batch = next(iterator)
         output = model(batch.tokens, batch.positions, None, packed_seq_params=batch.sequences)
 

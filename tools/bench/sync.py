@@ -62,9 +62,7 @@ class InProcessTrainer(Trainer):
 
 def receive(port: int, sizes: list[int], runs: int) -> None:
     """The baseline's receiver: as many broadcasts as it is told, into the same buffers."""
-    group = join_group(
-        address=HOST, port=port, rank=1, world_size=2, name="raw", backend="gloo", timeout=300.0
-    )
+    group = join_group(address=HOST, port=port, rank=1, world_size=2, name="raw", backend="gloo", timeout=300.0)
     buffers = [torch.empty(size, dtype=torch.uint8) for size in sizes]
     for _ in range(runs):
         for buffer in buffers:
@@ -93,7 +91,9 @@ class RawBroadcast:
         return time.perf_counter() - started
 
 
-async def measure(recipe: Recipe, sender: WeightSender, logs: Path, runs: int) -> tuple[list[float], list[float], int]:
+async def measure(
+    recipe: Recipe, sender: WeightSender, logs: Path, runs: int
+) -> tuple[list[float], list[float], int]:
     """Alternate ours and the baseline; returns seconds of both and the bytes of one exchange."""
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(await start_engines(recipe.engine, recipe.model.path, logs))

@@ -144,9 +144,7 @@ def pretrain(model: Qwen2ForCausalLM, stream: Iterator[tuple[Tensor, Tensor]], p
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=plan.lr, betas=(0.9, 0.98), fused=True)
     warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.01, 1.0, plan.warmup)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, max(1, plan.steps - plan.warmup), plan.lr / 50
-    )
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, plan.steps - plan.warmup), plan.lr / 50)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, fall], [plan.warmup])
     began, tokens = time.perf_counter(), 0
     model.train()

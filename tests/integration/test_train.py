@@ -1,0 +1,197 @@
+"""Whole runs with the deterministic engine: exact repetition, kills, replays, and every way to fail."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megatron_srpo.rollout.journal import read_step
+from tests.conftest import REPOSITORY
+from tests.integration.runs import Run, train
+
+STEPS = 3
+RECIPE = f"""
+base: {REPOSITORY}/recipes/tiny_cpu.yaml
+name: test
+steps: {STEPS}
+rollout: {{prompts_per_step: 4, samples_per_prompt: 4}}
+engine: {{backend: deterministic}}
+trainer: {{ranks: 1, tensor_parallel: 1, optimizer: {{learning_rate: 1.0e-3}}}}
+checkpoint: {{every: 2, keep: 1}}
+evaluation: {{samples_per_prompt: 1, max_prompts: 4}}
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "test.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def straight(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a run that nothing disturbed."""
+    run_dir = tmp_path_factory.mktemp("straight") / "run"
+    code, out, err = train(recipe, run_dir)
+    assert code == 0, err
+    assert "held-out accuracy at weight version 0" in out
+    assert f"held-out accuracy at weight version {STEPS}" in out
+    return run_dir
+
+
+def weights(run_dir: Path) -> bytes:
+    return (run_dir / "model" / "model.safetensors").read_bytes()
+
+
+def assert_same_run(run_dir: Path, straight: Path) -> None:
+    """The same responses, metrics and weights, bit by bit."""
+    for step in range(STEPS):
+        name = f"rollouts/step-{step:06d}.parquet"
+        assert read_step(run_dir / name) == read_step(straight / name)
+    assert weights(run_dir) == weights(straight)
+
+
+def test_the_run_directory_is_complete(straight: Path) -> None:
+    metrics = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in metrics] == list(range(STEPS))
+    assert all(record["mismatch_mean"] < 1e-4 for record in metrics), "engine and trainer agree at every step"
+    assert metrics[0]["seconds_sync"] == 0.0 < metrics[1]["seconds_sync"]
+    assert [path.name for path in sorted((straight / "checkpoints").iterdir())] == [f"step-{STEPS:06d}"]
+    rows = read_step(straight / "rollouts/step-000001.parquet")
+    assert [(row.group, row.sample) for row in rows] == [(g, s) for g in range(4) for s in range(4)]
+    assert {row.weight_version for row in rows} == {1}
+    assert len({row.reward for row in rows}) > 1, "without different rewards the run would train on nothing"
+    assert weights(straight) != (REPOSITORY / "recipes/tiny/model/model.safetensors").read_bytes()
+    assert not list((straight / "rollouts" / "open").iterdir())
+
+
+def test_kills_at_any_instant_end_in_the_same_bits(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    """While groups of the first step arrive, between a closed step and its checkpoint, and in the last step."""
+    run_dir, rollouts = tmp_path / "run", tmp_path / "run" / "rollouts"
+    conditions = [
+        lambda: len(list(rollouts.glob("open/step-000000/group-*.parquet"))) >= 2,
+        lambda: (rollouts / "step-000000.parquet").exists(),
+        lambda: (run_dir / "checkpoints" / "step-000002" / "manifest.json").exists(),
+    ]
+    for condition in conditions:
+        run = Run(recipe, run_dir)
+        run.wait_for(condition)
+        run.kill()
+    code, out, err = train(recipe, run_dir)
+    assert code == 0, err
+    assert "going on from weight version 2" in out
+    assert_same_run(run_dir, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_stops_in_order_and_the_run_goes_on(
+    recipe: Path, straight: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    run_dir = tmp_path / "run"
+    run = Run(recipe, run_dir)
+    run.wait_for((run_dir / "rollouts" / "step-000001.parquet").exists)
+    run.process.send_signal(number)
+    code, _, err = run.finish()
+    run.assert_nothing_left()
+    assert code == 128 + number
+    assert number.name in err
+    assert "Traceback" not in err
+    assert train(recipe, run_dir)[0] == 0
+    assert_same_run(run_dir, straight)
+
+
+def test_replay_needs_no_engine(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = ("--replay", str(straight), "engine.backend=sglang", "engine.python=/nonexistent/python")
+    code, _, err = train(recipe, run_dir, *arguments)
+    assert code == 0, err
+    assert not list((run_dir / "logs").glob("engine-*"))
+    assert weights(run_dir) == weights(straight)
+
+
+def test_disk_path_gives_the_same_run(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    code, _, err = train(recipe, tmp_path / "run", "sync.path=disk")
+    assert code == 0, err
+    assert_same_run(tmp_path / "run", straight)
+
+
+def failure(recipe: Path, run_dir: Path, *arguments: str) -> str:
+    """The one sentence of a run that must fail with exit code 2."""
+    code, _, err = train(recipe, run_dir, *arguments)
+    lines = err.strip().splitlines()
+    assert code == 2, err
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_disagreement_stops_step_0(recipe: Path, tmp_path: Path) -> None:
+    told = failure(recipe, tmp_path / "run", "algorithm.mismatch_limit=1e-15")
+    assert "step 0" in told
+    assert "algorithm.mismatch_limit" in told
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_engine_port_taken(recipe: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = failure(recipe, tmp_path / "run", f"engine.port={port}")
+    assert f"127.0.0.1:{port}" in told
+    assert "engine.port" in told
+
+
+def test_engine_dies_at_start(recipe: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'RuntimeError: no such luck' >&2\nexit 7\n")
+    python.chmod(0o755)
+    told = failure(recipe, tmp_path / "run", "engine.backend=sglang", f"engine.python={python}")
+    assert "engine 0" in told
+    assert "exit code 7" in told
+    assert "RuntimeError: no such luck" in told
+    assert "engine-0.log" in told
+
+
+@pytest.mark.parametrize("victim", ["megatron_srpo.actor.worker", "megatron_srpo.rollout.deterministic_engine"])
+def test_a_killed_process_is_named(recipe: Path, straight: Path, tmp_path: Path, victim: str) -> None:
+    run_dir = tmp_path / "run"
+    run = Run(recipe, run_dir)
+    run.wait_for(lambda: any((run_dir / "rollouts").glob("open/step-000000/group-*.parquet")))
+    for process in run.marked():
+        if victim in process.cmdline() and "guard.py" not in " ".join(process.cmdline()):
+            process.kill()
+    code, _, err = run.finish()
+    run.assert_nothing_left()
+    assert code == 2
+    assert ("trainer rank 0" if "worker" in victim else "engine 0") in err
+    assert "SIGKILL" in err
+    assert train(recipe, run_dir)[0] == 0
+    assert_same_run(run_dir, straight)
+
+
+def test_broken_step_file_is_named(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    rollouts = tmp_path / "recorded" / "rollouts"
+    rollouts.mkdir(parents=True)
+    content = (straight / "rollouts/step-000000.parquet").read_bytes()
+    (rollouts / "step-000000.parquet").write_bytes(content[:-100])
+    told = failure(recipe, tmp_path / "run", "--replay", str(rollouts.parent))
+    assert "step-000000.parquet" in told
+
+
+def test_groups_of_another_size_are_refused(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    told = failure(recipe, tmp_path / "run", "--replay", str(straight), "rollout.samples_per_prompt=3")
+    assert "rollout.samples_per_prompt" in told
+
+
+def test_rows_can_be_compared(straight: Path) -> None:
+    """The comparison of runs would see a changed response."""
+    rows: list[Any] = read_step(straight / "rollouts/step-000000.parquet")
+    assert rows != [replace(rows[0], tokens=[1]), *rows[1:]]
