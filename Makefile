@@ -32,11 +32,13 @@ define new-venv
 endef
 
 $(TRAINER)/.complete: pyproject.toml $(TRAINER_PINS)
+	@echo "making the trainer's environment in $(TRAINER): some minutes, once"
 	$(call new-venv,$(TRAINER))
 	$(TRAINER)/bin/python -m pip install --quiet --constraint $(TRAINER_PINS) --editable '.[cpu,dev]'
 	touch $@
 
 $(ENGINE)/.complete: $(ENGINE_PINS)
+	@echo "making the engine's environment in $(ENGINE): some minutes, once"
 	$(call new-venv,$(ENGINE))
 	$(ENGINE)/bin/python -m pip install --quiet --no-deps --requirement $(ENGINE_PINS)
 	touch $@
@@ -57,7 +59,7 @@ format: $(TRAINER)/.complete
 	$(TRAINER)/bin/ruff format .
 
 bench: setup
-	for bench in tools/bench/*.py; do $(TRAINER)/bin/python $$bench; done
+	$(TRAINER)/bin/python tools/bench_all.py
 
 clean:
 	rm -rf $(TRAINER) $(ENGINE) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

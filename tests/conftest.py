@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support import make_tiny_hf
+
+# Tests assert no times: a busy machine must not fail them.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -26,9 +26,9 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "bench"))
 
-from models import write_model
+from common.models import record_step, write_model
 
-SAMPLES, VOCABULARY = 8, 4096
+PROMPTS, SAMPLES, VOCABULARY = 8, 8, 4096
 
 
 def part(name: str, work: Callable[[], dict[str, Any]]) -> bool:
@@ -129,8 +129,6 @@ def main(steps: int = 3, dtype: str = "bfloat16") -> None:
     if not torch.cuda.is_available():
         print("error: torch sees no CUDA device; this script is for a GPU machine", file=sys.stderr)
         sys.exit(2)
-    from actor import record_step
-
     from megatron_srpo.actor import parallel
     from megatron_srpo.platform.select import select_platform
 
@@ -139,7 +137,7 @@ def main(steps: int = 3, dtype: str = "bfloat16") -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_model(folder / "model", hidden=512, layers=4, vocab=VOCABULARY)
-        path = record_step(folder / "rollouts", mean_length=128)
+        path = record_step(folder / "rollouts", PROMPTS, SAMPLES, VOCABULARY, mean_length=128)
         recipe = make_recipe(folder, dtype)
         ok = part("versions", versions)
         platform = select_platform("cuda")

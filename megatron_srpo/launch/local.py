@@ -28,7 +28,8 @@ from megatron_srpo.rollout.engine import Engines, start_engines
 from megatron_srpo.rollout.engine_command import resolve_device
 from megatron_srpo.rollout.evaluate import HeldOut
 from megatron_srpo.rollout.fleet import EngineFleet
-from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath, both
+from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath
+from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
 # How long the processes' own reason is waited for when the connection to them breaks.
 _REASON_SECONDS = 5.0
@@ -98,7 +99,8 @@ async def _start(
             await start_engines(recipe.engine, recipe.model.path, path / "logs")
         )
 
-    return await both(trainer_ranks(), engine_servers())
+    trainer, engines = await gather_or_cancel(trainer_ranks(), engine_servers())
+    return trainer, engines
 
 
 async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack: AsyncExitStack) -> Rollouts:
@@ -156,6 +158,4 @@ async def supervise(work: Awaitable[None], watchers: list[Coroutine[Any, Any, No
                 task.result()
         await main
     finally:
-        for task in (main, *watching):
-            task.cancel()
-        await asyncio.gather(main, *watching, return_exceptions=True)
+        await cancel_all([main, *watching])

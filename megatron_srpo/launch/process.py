@@ -11,13 +11,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-GUARD = Path(__file__).parent.parent / "rollout" / "guard.py"
-GRACE_SECONDS = 5.0
+GUARD = Path(__file__).with_name("guard.py")
+# Nothing that we start has anything to save when it is asked to end, and SGLang looks at SIGTERM every 5 seconds.
+GRACE_SECONDS = 1.0
 # The guard needs a moment after the grace to kill and reap.
 GUARD_MARGIN_SECONDS = 10.0
 LOG_TAIL_BYTES = 64 * 1024
 
-_EXCEPTION_LINE = re.compile(r"\b\w*(Error|Exception|Killed)\b: *\S")
+# Only at the start of a line: SGLang also mentions exceptions that it has dealt with.
+_EXCEPTION_LINE = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b")
 _SENTENCE = re.compile(r"^error: (.+)$")
 
 
@@ -81,7 +83,7 @@ class GuardedProcess:
         """The exit code, none while it runs."""
         return self._started.returncode
 
-    async def stop(self, grace: float = GRACE_SECONDS) -> None:
+    async def stop(self) -> None:
         """End it and its children; they have `GRACE_SECONDS` after SIGTERM to do so themselves."""
         self.stopping = True
         if not self.running:
@@ -89,7 +91,7 @@ class GuardedProcess:
         with contextlib.suppress(ProcessLookupError):
             self._started.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(asyncio.shield(self._started.wait()), grace + GUARD_MARGIN_SECONDS)
+            await asyncio.wait_for(asyncio.shield(self._started.wait()), GRACE_SECONDS + GUARD_MARGIN_SECONDS)
         except TimeoutError:
             self._started.kill()
             await self._started.wait()
@@ -97,7 +99,7 @@ class GuardedProcess:
     def last_words(self) -> str:
         """The last line of this start's log that tells of an exception, else its last line."""
         lines = self._log_lines()
-        told = [line for line in lines if _EXCEPTION_LINE.search(line)] or lines
+        told = [line for line in lines if _EXCEPTION_LINE.match(line)] or lines
         return told[-1][:500] if told else "(none)"
 
     def sentence(self) -> str | None:

@@ -16,6 +16,7 @@ from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
 from megatron_srpo.launch.control import Message, TrainerLink
 from megatron_srpo.launch.process import GuardedProcess, describe_exit
 from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.tasks import cancel_all
 
 HOST = "127.0.0.1"
 # When one rank dies the others soon fail in a collective; the first cause is told, so wait for all of them.
@@ -174,6 +175,4 @@ async def _first_of(wanted: Any, watcher: Any) -> Any:
             tasks[1].result()
         return await tasks[0]
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)

@@ -97,6 +97,7 @@ class InertModule(types.ModuleType):
         return value
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """As a decorator: the decorated function."""
         if len(arguments) == 1 and callable(arguments[0]) and not options:
             return arguments[0]
         return lambda function: function
@@ -165,6 +166,7 @@ class StandInFinder(importlib.abc.Loader, importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """Claim the names that stand-ins are for."""
         if fullname in ("triton", "sgl_kernel") or fullname.startswith("triton."):
             return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname != "sgl_kernel")
         if fullname == "torchvision" and self._torchvision_library is None:
@@ -172,6 +174,7 @@ class StandInFinder(importlib.abc.Loader, importlib.abc.MetaPathFinder):
         return None  # the real torchvision, and everything else, is found by the next finder
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        """Make a stand-in."""
         if spec.name == "triton":
             return _triton(self)
         if spec.name == "sgl_kernel":

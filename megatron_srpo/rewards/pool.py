@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch.guard import PR_SET_PDEATHSIG, prctl_setter
 from megatron_srpo.recipe.schema import RewardSection
 from megatron_srpo.rewards.math import AnswerFormat, Score, score_math
 
@@ -48,7 +50,10 @@ class RewardPool:
         """
         self._reward = reward
         self._executor = ProcessPoolExecutor(
-            reward.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+            reward.workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(os.getpid(),),
         )
 
     async def score(self, response: str, gold: str) -> Reward:
@@ -86,9 +91,16 @@ class RewardPool:
         await self.close()
 
 
-def _start_worker() -> None:
-    """Set a fresh worker up: no SIGINT, no log line for every answer that took too long."""
+def _start_worker(parent: int) -> None:
+    """Set a fresh worker up: no SIGINT, no log line for every answer that took too long.
+
+    A worker waits on a pipe whose other end its siblings hold too, so it would not notice that the parent has
+    been killed: the kernel tells it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prctl_setter()(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent died before the line above
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 

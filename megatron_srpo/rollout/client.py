@@ -99,7 +99,6 @@ class EngineClient:
         first_backoff: float = FIRST_BACKOFF_SECONDS,
     ) -> None:
         self.url = url.rstrip("/")
-        self.outstanding = 0
         self._timeout = timeout
         self._control_timeout = control_timeout
         self._retries = retries
@@ -128,20 +127,13 @@ class EngineClient:
 
         Raises SrpoError when the engine refuses the request, answers nonsense, or fails `1 + retries` times.
         """
-        self.outstanding += 1
-        try:
-            return await self._generate_with_retries(rid, list(input_ids), sampling)
-        finally:
-            self.outstanding -= 1
-
-    async def _generate_with_retries(self, rid: str, input_ids: list[int], sampling: Sampling) -> Generation:
         attempts = 1 + self._retries
         for attempt in range(attempts):
             # The engine refuses an id that it still holds, so each attempt has its own; and it aborts every
             # id that begins with the given one, so ids end in a mark (aborting r-1 must not abort r-10).
             wire_rid = f"{rid}/{attempt}/"
             try:
-                return await self._generate_once(wire_rid, input_ids, sampling)
+                return await self._generate_once(wire_rid, list(input_ids), sampling)
             except _RetryableError as error:
                 await self._abort_after_failure(wire_rid)
                 if attempt + 1 == attempts:
@@ -335,9 +327,7 @@ class EngineClient:
             raise SrpoError(f"engine {self.url}: {path} failed: HTTP {status}: {_words_of(text)}")
         return answer if isinstance(answer, dict) else {}
 
-    async def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, timeout: float
-    ) -> tuple[int, str]:
+    async def _send(self, method: str, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, str]:
         """Status and text of one exchange.  Raises _RetryableError when there is no whole answer."""
         limit = aiohttp.ClientTimeout(total=timeout)
         try:

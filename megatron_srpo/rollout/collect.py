@@ -13,6 +13,7 @@ from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rewards.pool import Reward, RewardPool
 from megatron_srpo.rollout.client import Generation, Sampling
 from megatron_srpo.rollout.fleet import EngineFleet
+from megatron_srpo.tasks import cancel_all
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ class RolloutCollector:
             for finished in asyncio.as_completed(tasks):
                 yield await finished
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_all(tasks)
 
     async def _group(self, prompt: Prompt, samples: int) -> Group:
         generations = await asyncio.gather(*(self._generate(prompt, sample) for sample in range(samples)))

@@ -1,75 +1,64 @@
 """Engine server processes: start, watch, stop.
 
-Every engine runs under a small guard process (guard.py), so that neither a dead server nor a killed
-controller leaves any of the engine's processes behind.
+Every engine runs under a guard (launch/guard.py), so that neither a dead server nor a killed controller
+leaves any of the engine's processes behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch.process import GuardedProcess, describe_exit
 from megatron_srpo.recipe.schema import EngineSection
 from megatron_srpo.rollout.client import EngineClient
-from megatron_srpo.rollout.engine_command import PACKAGE, EngineCommand, build_command
+from megatron_srpo.rollout.engine_command import EngineCommand, build_command
+from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
 HEALTH_CHECK_SECONDS = 0.2
-# An engine has nothing to save, and SGLang looks at a SIGTERM only every five seconds.
-GRACE_SECONDS = 1.0
-# The guard needs a moment after the grace to kill and reap.
-GUARD_MARGIN_SECONDS = 10.0
-LOG_TAIL_BYTES = 64 * 1024
-
-# The last line of a traceback.
-_EXCEPTION_LINE = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b")
 
 
 class EngineProcess:
-    """One engine server with its children.  `pid` is its guard's; `url` is where it answers."""
+    """One engine server with its children; `url` is where it answers."""
 
     def __init__(self, index: int, host: str, port: int, command: EngineCommand, log_file: Path) -> None:
         self.index = index
         self.port = port
         # A server that binds to all addresses is reached, from here, by the loopback one.
         self.url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-        self.log_file = log_file
-        self._command = command
-        self._log_start = 0
-        self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._process = GuardedProcess(f"engine {index}", command.arguments, command.environment, log_file)
 
     @property
     def pid(self) -> int:
         """Process id of the guard; killing it kills the engine."""
-        if self._process is None:
-            raise RuntimeError(f"engine {self.index} was not started")
         return self._process.pid
+
+    @property
+    def log_file(self) -> Path:
+        """Where the server's output goes."""
+        return self._process.log_file
 
     async def start(self, timeout: float) -> None:
         """Start the server and return when it is healthy.
 
         Raises SrpoError, with nothing left running, when it dies or is not healthy within `timeout` seconds.
         """
-        await self._spawn()
+        await self._process.start()
         died = asyncio.create_task(self.watch())
         healthy = asyncio.create_task(self._until_healthy())
+        tasks = (died, healthy)
         try:
-            tasks = (died, healthy)
             done, _ = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 raise SrpoError(
                     f"engine {self.index} ({self.url}) was not healthy after {timeout:g} seconds "
-                    f"(engine.start_timeout_seconds); its last words: {self._last_words()}; "
+                    f"(engine.start_timeout_seconds); its last words: {self._process.last_words()}; "
                     f"see {self.log_file}"
                 )
             for task in done:
@@ -78,64 +67,25 @@ class EngineProcess:
             await self.stop()
             raise
         finally:
-            for task in (died, healthy):
-                task.cancel()
-            await asyncio.gather(died, healthy, return_exceptions=True)
+            await cancel_all(tasks)
 
     async def watch(self) -> None:
         """Return when the engine has been stopped; raise SrpoError when it ends by itself."""
-        if self._process is None:
-            raise RuntimeError(f"engine {self.index} was not started")
         code = await self._process.wait()
-        if not self._stopping:
+        if not self._process.stopping:
             raise SrpoError(
-                f"engine {self.index} ({self.url}) ended by itself with exit code {_describe_exit(code)}; "
-                f"its last words: {self._last_words()}; see {self.log_file}"
+                f"engine {self.index} ({self.url}) ended by itself with exit code {describe_exit(code)}; "
+                f"its last words: {self._process.last_words()}; see {self.log_file}"
             )
 
     async def stop(self) -> None:
-        """End the server and all its children; it has `GRACE_SECONDS` to do so itself."""
-        self._stopping = True
-        if self._process is None or self._process.returncode is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self._process.wait(), GRACE_SECONDS + GUARD_MARGIN_SECONDS)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
-
-    async def _spawn(self) -> None:
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        guard = [str(PACKAGE / "rollout" / "guard.py"), str(GRACE_SECONDS), str(os.getpid())]
-        with self.log_file.open("ab") as log:
-            self._log_start = log.tell()
-            # A session of its own: Ctrl-C in the terminal is for the controller, which then stops the engine.
-            # -P keeps our folder, with names like those of the standard library, off the guard's path.
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", *guard, *self._command.arguments),
-                env=dict(self._command.environment),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
+        """End the server and all its children."""
+        await self._process.stop()
 
     async def _until_healthy(self) -> None:
         async with EngineClient(self.url) as client:
             while not await client.health():
                 await asyncio.sleep(HEALTH_CHECK_SECONDS)
-
-    def _last_words(self) -> str:
-        """The last line of this start's log that tells of an exception, else its last line."""
-        with self.log_file.open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
-            text = log.read().decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        told = [line for line in lines if _EXCEPTION_LINE.match(line)] or lines
-        return told[-1][:500] if told else "(none)"
 
 
 class Engines:
@@ -159,12 +109,7 @@ class Engines:
 
     async def watch(self) -> None:
         """Raise SrpoError as soon as any engine ends by itself; return when all have been stopped."""
-        tasks = [asyncio.create_task(process.watch()) for process in self.processes]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
+        await gather_or_cancel(*(process.watch() for process in self.processes))
 
     async def stop(self) -> None:
         """Stop all engines at once."""
@@ -185,13 +130,9 @@ async def start_engines(
         log_file = log_dir / f"engine-{index}.log"
         processes.append(EngineProcess(index, section.host, port, command, log_file))
     engines = Engines(processes)
-    starts = [asyncio.create_task(process.start(section.start_timeout_seconds)) for process in processes]
     try:
-        await asyncio.gather(*starts)
+        await gather_or_cancel(*(process.start(section.start_timeout_seconds) for process in processes))
     except BaseException:
-        for start in starts:
-            start.cancel()
-        await asyncio.gather(*starts, return_exceptions=True)
         await engines.stop()
         raise
     return engines
@@ -215,11 +156,3 @@ def _choose_ports(section: EngineSection) -> list[int]:
                 ) from error
             ports.append(int(probe.getsockname()[1]))
     return ports
-
-
-def _describe_exit(code: int) -> str:
-    """The guard hands on a signal as 128 + its number."""
-    number = -code if code < 0 else code - 128
-    if number in {item.value for item in signal.Signals}:
-        return f"{code} ({signal.Signals(number).name})"
-    return str(code)

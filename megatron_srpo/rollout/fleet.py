@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from megatron_srpo.rollout.client import EngineClient
+from megatron_srpo.tasks import gather_or_cancel
 
 Result = TypeVar("Result")
 
@@ -23,19 +23,9 @@ class EngineFleet:
         """The engine of the group `index`: samples of one prompt share one engine's prefix cache."""
         return self.clients[index % len(self.clients)]
 
-    def least_outstanding(self) -> EngineClient:
-        """The engine with the fewest requests in flight, the first of equals."""
-        return min(self.clients, key=lambda client: client.outstanding)
-
     async def all(self, call: Callable[[EngineClient], Awaitable[Result]]) -> list[Result]:
         """Call `call` for all engines at once; results in their order.  One failure cancels the others."""
-        tasks = [asyncio.ensure_future(call(client)) for client in self.clients]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return await gather_or_cancel(*(call(client) for client in self.clients))
 
     async def close(self) -> None:
         """Close all connections."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 from megatron_srpo.launch.trainer import Trainer
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.rollout.fleet import EngineFleet
-
-First = TypeVar("First")
-Second = TypeVar("Second")
+from megatron_srpo.tasks import gather_or_cancel
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class DistributedPath:
         if not self._joined:
             await self._join()
         started = time.monotonic()
-        sent, _ = await both(self._trainer.send(), self._fleet.all(self._receive))
+        sent, _ = await gather_or_cancel(self._trainer.send(), self._fleet.all(self._receive))
         return Exchange(sent["bytes"], time.monotonic() - started)
 
     async def _join(self) -> None:
@@ -67,7 +63,7 @@ class DistributedPath:
                     backend=self._backend,
                 )
 
-        await both(self._trainer.join(world_size), self._fleet.all(join))
+        await gather_or_cancel(self._trainer.join(world_size), self._fleet.all(join))
         self._joined = True
 
     async def _receive(self, client: EngineClient) -> None:
@@ -102,14 +98,3 @@ class DiskPath:
             if old != target:
                 shutil.rmtree(old)
         return Exchange(size, time.monotonic() - started)
-
-
-async def both(first: Awaitable[First], second: Awaitable[Second]) -> tuple[First, Second]:
-    """Await two sides that wait for each other; when one fails, the other is cancelled and its error kept out."""
-    tasks = (asyncio.ensure_future(first), asyncio.ensure_future(second))
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

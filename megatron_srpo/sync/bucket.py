@@ -2,35 +2,17 @@
 
 The bytes of the tensors follow each other without gaps, in the order of their names in the HTTP call that
 announces them.  The receiver views each part in its own dtype, so every part must begin at a multiple of its
-item size; buckets of one dtype, as `make_buckets` builds them, always fit.
+item size; in a bucket of one dtype it always does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 NamedTensors = dict[str, torch.Tensor]
-
-
-def make_buckets(tensors: Iterable[tuple[str, torch.Tensor]], max_bytes: int) -> Iterator[NamedTensors]:
-    """Group a stream of named tensors, in order, into buckets of one dtype and at most `max_bytes`.
-
-    A tensor larger than `max_bytes` has a bucket of its own.  Takes from the stream only what a bucket needs.
-    """
-    bucket: NamedTensors = {}
-    used = 0
-    for name, tensor in tensors:
-        same_dtype = not bucket or next(iter(bucket.values())).dtype == tensor.dtype
-        if bucket and (used + tensor.nbytes > max_bytes or not same_dtype):
-            yield bucket
-            bucket, used = {}, 0
-        bucket[name] = tensor
-        used += tensor.nbytes
-    if bucket:
-        yield bucket
 
 
 def flatten(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from megatron_srpo.rollout.client import EngineClient, Sampling
-from megatron_srpo.sync.bucket import flatten, make_buckets
+from megatron_srpo.sync.bucket import flatten
 from megatron_srpo.sync.process_group import join_group, leave_group
 
 PROMPT = [10, 20, 30, 40, 50]
@@ -55,7 +55,9 @@ async def send_weights(client: EngineClient, folder: Path, version: int, group: 
     """What a trainer does: announce each bucket to the engine and broadcast it."""
     tensors = load_file(folder / "model.safetensors")
     await client.begin_update()
-    for bucket in make_buckets(tensors.items(), max_bytes=100_000):
+    names = list(tensors)
+    for part in (names[: len(names) // 2], names[len(names) // 2 :]):
+        bucket = {name: tensors[name] for name in part}
         announced = client.update_from_distributed(
             names=list(bucket),
             dtypes=[str(tensor.dtype).removeprefix("torch.") for tensor in bucket.values()],
@@ -71,13 +73,10 @@ async def send_weights(client: EngineClient, folder: Path, version: int, group: 
 async def update_over_gloo(client: EngineClient, folder: Path, version: int, world_size: int = 2) -> None:
     """Join a group with the engine, send the folder's weights, leave."""
     name, port = f"weights-{version}", free_port()
-    ours = asyncio.to_thread(
-        join_group,
-        address="127.0.0.1", port=port, rank=0, world_size=world_size, name=name, backend="gloo", timeout=60.0,
-    )  # fmt: skip
-    theirs = client.init_group(
-        address="127.0.0.1", port=port, rank_offset=1, world_size=world_size, name=name, backend="gloo"
-    )
+    place: dict[str, Any] = {"address": "127.0.0.1", "port": port, "name": name, "backend": "gloo"}
+    place["world_size"] = world_size
+    ours = asyncio.to_thread(lambda: join_group(rank=0, timeout=60.0, **place))
+    theirs = client.init_group(rank_offset=1, **place)
     group, _ = await asyncio.gather(ours, theirs)
     await send_weights(client, folder, version, group, name)
     await client.destroy_group(name)
@@ -108,6 +107,4 @@ def family(pid: int) -> list[psutil.Process]:
 
 def alive(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Those that still run."""
-    return [
-        process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]

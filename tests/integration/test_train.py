@@ -90,21 +90,28 @@ def test_kills_at_any_instant_end_in_the_same_bits(recipe: Path, straight: Path,
     assert_same_run(run_dir, straight)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_in_order_and_the_run_goes_on(
-    recipe: Path, straight: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    run_dir = tmp_path / "run"
-    run = Run(recipe, run_dir)
-    run.wait_for((run_dir / "rollouts" / "step-000001.parquet").exists)
+def stop_with(run: Run, number: signal.Signals) -> None:
+    """Send the signal and check that the run ends in order: exit code, one sentence, nothing left."""
     run.process.send_signal(number)
     code, _, err = run.finish()
     run.assert_nothing_left()
     assert code == 128 + number
     assert number.name in err
     assert "Traceback" not in err
-    assert train(recipe, run_dir)[0] == 0
-    assert_same_run(run_dir, straight)
+
+
+def test_sigterm_stops_in_order_and_the_run_goes_on(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    run = Run(recipe, tmp_path / "run")
+    run.wait_for((tmp_path / "run" / "rollouts" / "step-000001.parquet").exists)
+    stop_with(run, signal.SIGTERM)
+    assert train(recipe, tmp_path / "run")[0] == 0
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_ctrl_c_while_everything_starts(recipe: Path, tmp_path: Path) -> None:
+    run = Run(recipe, tmp_path / "run")
+    run.wait_for((tmp_path / "run" / "logs" / "trainer-0.log").exists)
+    stop_with(run, signal.SIGINT)
 
 
 def test_replay_needs_no_engine(recipe: Path, straight: Path, tmp_path: Path) -> None:
@@ -160,21 +167,21 @@ def test_engine_dies_at_start(recipe: Path, tmp_path: Path) -> None:
     assert "engine-0.log" in told
 
 
-@pytest.mark.parametrize("victim", ["megatron_srpo.actor.worker", "megatron_srpo.rollout.deterministic_engine"])
-def test_a_killed_process_is_named(recipe: Path, straight: Path, tmp_path: Path, victim: str) -> None:
-    run_dir = tmp_path / "run"
-    run = Run(recipe, run_dir)
-    run.wait_for(lambda: any((run_dir / "rollouts").glob("open/step-000000/group-*.parquet")))
+@pytest.mark.parametrize(
+    ("victim", "name"),
+    [("megatron_srpo.actor.worker", "trainer rank 0"), ("megatron_srpo.rollout.deterministic_engine", "engine 0")],
+)
+def test_a_killed_process_is_named(recipe: Path, tmp_path: Path, victim: str, name: str) -> None:
+    run = Run(recipe, tmp_path / "run")
+    run.wait_for(lambda: any((tmp_path / "run" / "rollouts").glob("open/step-000000/group-*.parquet")))
     for process in run.marked():
         if victim in process.cmdline() and "guard.py" not in " ".join(process.cmdline()):
             process.kill()
     code, _, err = run.finish()
     run.assert_nothing_left()
     assert code == 2
-    assert ("trainer rank 0" if "worker" in victim else "engine 0") in err
+    assert name in err
     assert "SIGKILL" in err
-    assert train(recipe, run_dir)[0] == 0
-    assert_same_run(run_dir, straight)
 
 
 def test_broken_step_file_is_named(recipe: Path, straight: Path, tmp_path: Path) -> None:

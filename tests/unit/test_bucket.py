@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from megatron_srpo.sync.bucket import empty_bucket, flatten, make_buckets, unflatten
+from megatron_srpo.sync.bucket import empty_bucket, flatten, unflatten
 
 TENSORS = {
     "double": torch.randn(3, dtype=torch.float64),
@@ -48,12 +48,3 @@ def test_wider_dtype_after_an_odd_offset_is_refused() -> None:
 def test_wrong_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"of {size} bytes|bucket's {size} bytes"):
         unflatten(torch.zeros(size, dtype=torch.uint8), ["w"], [torch.float32], [(1,)])
-
-
-def test_buckets_keep_order_size_and_dtype() -> None:
-    stream = [(name, torch.zeros(count, dtype=dtype)) for name, count, dtype in [
-        ("a", 2, torch.float32), ("b", 2, torch.float32), ("c", 1, torch.float32),
-        ("large", 9, torch.float32), ("d", 1, torch.bfloat16), ("e", 1, torch.float32),
-    ]]  # fmt: skip
-    buckets = [list(bucket) for bucket in make_buckets(iter(stream), max_bytes=16)]
-    assert buckets == [["a", "b"], ["c"], ["large"], ["d"], ["e"]]

@@ -10,7 +10,17 @@ from pathlib import Path
 import megatron_srpo
 
 PACKAGES = ("recipe", "curriculum", "data", "rewards", "launch", "observe")
-MODULES = ("errors", "cli", "controller", "rollout.client", "rollout.engine", "rollout.journal")
+MODULES = (
+    "errors",
+    "cli",
+    "controller",
+    "rollout.client",
+    "rollout.collect",
+    "rollout.engine",
+    "rollout.evaluate",
+    "rollout.journal",
+    "sync.announce",
+)
 CHECK = """
 import importlib, sys
 for name in sys.argv[1:]:

@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import typer
+from common.models import record_step, write_model
+from common.report import compare, progress, report
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
-from models import write_model
-from report import compare, progress, report
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import Microbatch, read_samples
@@ -30,44 +29,8 @@ from megatron_srpo.actor.step import Actor, build_actor, microbatches, train_ste
 from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.rollout.journal import Journal, Row
 
 PROMPTS, SAMPLES, VOCABULARY = 8, 8, 4096
-
-
-def record_step(folder: Path, mean_length: int) -> Path:
-    """A step file of random responses of various lengths."""
-    rng = np.random.default_rng(0)
-    journal = Journal(folder)
-    for group in range(PROMPTS):
-        prompt = rng.integers(0, VOCABULARY, size=mean_length // 4).tolist()
-        rows = []
-        for sample in range(SAMPLES):
-            length = int(rng.integers(mean_length // 2, mean_length * 3 // 2))
-            tokens, log_probs = rng.integers(0, VOCABULARY, size=length).tolist(), [-8.0] * length
-            accuracy = float(rng.random() < 0.5)
-            rows.append(
-                Row(
-                    step=0,
-                    epoch=0,
-                    group=group,
-                    sample=sample,
-                    prompt_id=f"p{group}",
-                    source="bench",
-                    weight_version=0,
-                    prompt_tokens=prompt,
-                    tokens=tokens,
-                    log_probs=log_probs,
-                    text="",
-                    finish_reason="stop",
-                    reward=accuracy,
-                    accuracy=accuracy,
-                    format_ok=True,
-                    extracted=None,
-                )
-            )
-        journal.append(rows)
-    return journal.close(0, PROMPTS)
 
 
 def bare_step(actor: Actor, batches: list[Microbatch]) -> None:
@@ -116,7 +79,7 @@ def main(quick: bool = False, device: str = "auto") -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_model(folder / "model", hidden, layers, VOCABULARY)
-        step = record_step(folder / "rollouts", length)
+        step = record_step(folder / "rollouts", PROMPTS, SAMPLES, VOCABULARY, length)
         recipe = Recipe.model_validate(
             {
                 "name": "bench",

@@ -23,8 +23,8 @@ from typing import Annotated, Any
 import torch
 import torch.distributed as dist
 import typer
-from models import write_model
-from report import compare, progress, report
+from common.models import write_model
+from common.report import compare, progress, report
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.model import build_model

@@ -1,4 +1,4 @@
-"""Parent of one engine process, which lets nothing of it survive: `python guard.py GRACE PARENT COMMAND ...`.
+"""Parent of one of our processes, which lets nothing of it survive: `python guard.py GRACE PARENT COMMAND ...`.
 
 An engine is a server with children (SGLang: scheduler, detokenizer).  They must all end when the server dies,
 when the controller asks for it, and when the controller itself is killed and can ask for nothing.  So the
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 # From <linux/prctl.h>.
 PR_SET_PDEATHSIG = 1
@@ -48,10 +49,14 @@ def kill_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def reap_orphans() -> None:
-    """Wait until all descendants are gone; as subreaper we inherit those whose parent has died."""
+def kill_orphans() -> None:
+    """Kill and reap all descendants, also those that left the group: as subreaper we become their parent."""
+    # Without children left waitpid raises ChildProcessError.
     with contextlib.suppress(ChildProcessError):
         while True:
+            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+            for child in children.split():
+                os.kill(int(child), signal.SIGKILL)
             os.waitpid(-1, 0)
 
 
@@ -83,8 +88,7 @@ def main() -> int:
 
     engine = subprocess.Popen(command, start_new_session=True, preexec_fn=in_child)
     wait_for_end(engine, grace, parent)
-    kill_group(engine.pid)
-    reap_orphans()
+    kill_orphans()
     return engine.returncode if engine.returncode >= 0 else 128 - engine.returncode
 
 

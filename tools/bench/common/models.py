@@ -1,15 +1,17 @@
-"""Random models for benchmarks, written as Hugging Face folders without transformers."""
+"""What benchmarks work on: random models as Hugging Face folders, and random step files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from megatron_srpo.bridge.tables import table_for
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
+from megatron_srpo.rollout.journal import Journal, Row
 
 
 def write_model(folder: Path, hidden: int, layers: int, vocab: int, heads: int = 8) -> ModelConfig:
@@ -64,3 +66,38 @@ def _random(name: str, model: ModelConfig) -> torch.Tensor:
     columns = {"o_proj": model.query_size, "down_proj": model.intermediate_size}
     shape = (rows.get(module, model.hidden_size), columns.get(module, model.hidden_size))
     return torch.randn(shape) * 0.02
+
+
+def record_step(folder: Path, prompts: int, samples: int, vocab: int, mean_length: int) -> Path:
+    """A step file of random responses of various lengths."""
+    rng = np.random.default_rng(0)
+    journal = Journal(folder)
+    for group in range(prompts):
+        prompt = rng.integers(0, vocab, size=mean_length // 4).tolist()
+        rows = []
+        for sample in range(samples):
+            length = int(rng.integers(mean_length // 2, mean_length * 3 // 2))
+            tokens, log_probs = rng.integers(0, vocab, size=length).tolist(), [-8.0] * length
+            accuracy = float(rng.random() < 0.5)
+            rows.append(
+                Row(
+                    step=0,
+                    epoch=0,
+                    group=group,
+                    sample=sample,
+                    prompt_id=f"p{group}",
+                    source="bench",
+                    weight_version=0,
+                    prompt_tokens=prompt,
+                    tokens=tokens,
+                    log_probs=log_probs,
+                    text="",
+                    finish_reason="stop",
+                    reward=accuracy,
+                    accuracy=accuracy,
+                    format_ok=True,
+                    extracted=None,
+                )
+            )
+        journal.append(rows)
+    return journal.close(0, prompts)
