@@ -133,7 +133,6 @@ async def test_gives_up_after_the_retries(engine: FakeEngine, client_of: MakeCli
     client = await client_of(retries=2)
     with pytest.raises(SrpoError, match=rf"{client.url}: request r failed 3 times.*made to fail with 500"):
         await client.generate(rid="r", input_ids=[1], sampling=SAMPLING)
-    assert client.outstanding == 0
 
 
 async def test_refused_request_is_not_repeated(engine: FakeEngine, client_of: MakeClient) -> None:
