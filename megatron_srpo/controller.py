@@ -10,6 +10,7 @@ from typing import Protocol
 
 from megatron_srpo.curriculum.sampler import EpochSampler
 from megatron_srpo.data.problems import Problem
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
 from megatron_srpo.observe.progress import Progress
 from megatron_srpo.observe.summary import summarize
@@ -66,7 +67,7 @@ class Controller:
     ) -> None:
         self.recipe, self.journal, self.trainer = recipe, journal, trainer
         self.rollouts, self.observers = rollouts, observers
-        self._tell_resume()
+        self._tell_start()
 
     async def run(self, steps: int) -> None:
         """Train until `steps` steps are done; without rollouts all of them must be in the journal."""
@@ -131,13 +132,15 @@ class Controller:
         held_out, version = self.rollouts.held_out, self.trainer.version
         if version not in (0, self.recipe.steps):
             return
+        before = held_out.recorded(0)
         accuracy = held_out.recorded(version)
         if accuracy is None:
             await self._exchange(self.rollouts)
             self.observers.progress.phase(f"held-out accuracy of weight version {version}")
             accuracy = await held_out.measure(self.rollouts.collector, version)
             self._event("evaluation", weight_version=version, accuracy=accuracy)
-        self.observers.progress.say(f"held-out accuracy at weight version {version}: {accuracy:.1%}")
+        gained = f", before training {before:.1%}" if before is not None and version else ""
+        self.observers.progress.say(f"held-out accuracy at weight version {version}: {accuracy:.1%}{gained}")
 
     async def _save(self) -> None:
         self.observers.progress.phase("saving a checkpoint")
@@ -152,9 +155,14 @@ class Controller:
     def _event(self, name: str, **values: object) -> None:
         self.observers.events.write({"event": name, **values})
 
-    def _tell_resume(self) -> None:
-        """Say what a restarted run begins with."""
+    def _tell_start(self) -> None:
+        """Say what a restarted run begins with; raises SrpoError when its journal has lost steps."""
         version, closed = self.trainer.version, self.journal.closed_steps()
+        if version > len(closed):
+            raise SrpoError(
+                f"{self.journal.root}: holds {len(closed)} steps, but the newest checkpoint is of step {version}; "
+                "restore the missing step files, or remove the checkpoints that are newer than them"
+            )
         replayed = len([step for step in closed if step >= version])
         self._event("start", weight_version=version, closed_steps=len(closed), replayed_steps=replayed)
         if version or closed:

@@ -1,6 +1,6 @@
 """Accuracy and response length by step, one line a run.
 
-    python tools/plot_runs.py runs/a runs/b ... --out docs/tiny_cpu.svg
+python tools/plot_runs.py runs/a runs/b ... --out docs/tiny_cpu.svg
 """
 
 from __future__ import annotations

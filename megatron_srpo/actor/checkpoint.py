@@ -107,8 +107,8 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
         state = dist_checkpointing.load(_state(actor, is_loading=True), str(folder))
     except (CheckpointingException, RuntimeError, OSError) as error:
         raise SrpoError(
-            f"{folder}: cannot be loaded ({str(error).splitlines()[0]}); remove this folder to go on from the "
-            "checkpoint before it"
+            f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]}); remove this folder to go on "
+            "from the checkpoint before it"
         ) from error
     actor.gpt.load_state_dict(state["model"])
     actor.optimizer.load_state_dict(state["optimizer"])
@@ -118,7 +118,14 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
 
 def check_files(folder: Path) -> None:
     """Raise SrpoError unless every file of the manifest is there in full."""
-    for name, size in json.loads((folder / MANIFEST).read_text())["files"].items():
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+    except (ValueError, KeyError) as error:
+        raise SrpoError(
+            f"{folder / MANIFEST}: is not a checkpoint's manifest ({error!r}); remove the whole folder to go on "
+            "from the checkpoint before it"
+        ) from error
+    for name, size in files.items():
         found = (folder / name).stat().st_size if (folder / name).exists() else None
         if found != size:
             raise SrpoError(

@@ -75,7 +75,13 @@ def train_step(actor: Actor, path: Path) -> dict[str, float]:
     started = time.monotonic()
     recipe = actor.recipe
     samples = read_samples(path, recipe.rollout.samples_per_prompt, recipe.algorithm)
-    updates = [microbatches(actor, part) for part in _split(samples, recipe.trainer.updates_per_step)]
+    parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)
+    if parts is None:
+        raise SrpoError(
+            f"{path}: its {len(samples) // recipe.rollout.samples_per_prompt} groups cannot be split into "
+            f"trainer.updates_per_step {recipe.trainer.updates_per_step} equal parts; set it to a divisor"
+        )
+    updates = [microbatches(actor, part) for part in parts]
     # With one update the policy that is trained is the one that is compared: the ratio's denominator is its
     # own log-prob.  With several, the log-probs before the first update are computed beforehand.
     old = [log_probs_of(actor, update) if len(updates) > 1 else None for update in updates]
@@ -92,8 +98,14 @@ def train_step(actor: Actor, path: Path) -> dict[str, float]:
     return metrics
 
 
-def _split(samples: Sequence[TrainingSample], parts: int) -> list[Sequence[TrainingSample]]:
-    size = len(samples) // parts
+def split_groups(
+    samples: Sequence[TrainingSample], samples_per_prompt: int, parts: int
+) -> list[Sequence[TrainingSample]] | None:
+    """Equal parts of whole groups, in order; none when the groups cannot be divided so."""
+    groups = len(samples) // samples_per_prompt
+    if groups % parts:
+        return None
+    size = groups // parts * samples_per_prompt
     return [samples[i * size : (i + 1) * size] for i in range(parts)]
 
 
@@ -194,8 +206,8 @@ def _apply_gradients(actor: Actor) -> dict[str, float]:
     norm = float(grad_norm) if grad_norm is not None else 0.0
     if not succeeded or norm != norm or norm == float("inf"):
         raise SrpoError(
-            f"step {actor.version}: the gradient norm is {norm}; lower trainer.optimizer.learning_rate or look at "
-            "the step file, nothing after the last checkpoint is saved"
+            f"step {actor.version}: the gradient norm is {norm}; start again in a new --run-dir with a lower "
+            "trainer.optimizer.learning_rate, or look at what is special in the step file"
         )
     return {"grad_norm": norm, "learning_rate": float(actor.optimizer.param_groups[0]["lr"])}
 

@@ -2,8 +2,8 @@
 
     python -m megatron_srpo.actor.worker --recipe RUN/recipe.yaml --run-dir RUN --control HOST:PORT
 
-with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set as torchrun sets them, and the control
-token as the first line of standard input.  Rank 0 speaks with the controller; every command is shared with
+with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set as torchrun sets them, and on rank 0 the
+control token as the first line of standard input.  Rank 0 speaks with the controller; every command is shared with
 all ranks, which carry it out together.
 """
 
@@ -62,11 +62,15 @@ class Worker:
         self.weight_group: WeightGroup | None = self.sender.weight_group(address)
 
     def hello(self) -> Message:
-        """State after start: the weight version, and every stage's weight group in pipeline order."""
+        """State after start: the weight version, the collective back end, and every stage's weight group."""
         groups: list[WeightGroup | None] = [None] * dist.get_world_size()
         dist.all_gather_object(groups, self.weight_group)
         present = sorted((group for group in groups if group is not None), key=lambda group: group.name)
-        return {"version": self.actor.version, "groups": [group_as_message(group) for group in present]}
+        return {
+            "version": self.actor.version,
+            "backend": self.actor.platform.collectives,
+            "groups": [group_as_message(group) for group in present],
+        }
 
     def train(self, path: str) -> Message:
         """One training step on a closed step file."""
@@ -125,10 +129,11 @@ def run(
     control: Annotated[str, typer.Option(help="HOST:PORT of the controller")],
 ) -> None:
     """Start this rank."""
-    token = sys.stdin.readline().strip()
     host, _, port = control.rpartition(":")
     try:
-        link = ControllerLink(host, int(port), token, timeout=60.0) if os.environ["RANK"] == "0" else None
+        # Ranks that a launcher starts together may share one standard input: the token is rank 0's.
+        is_speaker = os.environ["RANK"] == "0"
+        link = ControllerLink(host, int(port), sys.stdin.readline().strip(), 60.0) if is_speaker else None
         serve(Worker(load_recipe(recipe), run_dir, os.environ["MASTER_ADDR"]), link)
         parallel.shutdown()
     except SrpoError as error:

@@ -36,6 +36,11 @@ def _rows(source: Source, rank: int, size: int) -> torch.Tensor:
     return part
 
 
+def _concatenate(shards: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """The shards in a row; a single one as it is, so that without tensor parallelism nothing is copied."""
+    return shards[0] if len(shards) == 1 else torch.cat(list(shards), dim=dim)
+
+
 def _shape(source: Source) -> list[int]:
     return list(source.get_shape()) if hasattr(source, "get_shape") else list(source.shape)
 
@@ -64,7 +69,7 @@ class Columns:
 
     def merge(self, shards: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Concatenate rows."""
-        return [torch.cat(list(shards), dim=0)]
+        return [_concatenate(shards, 0)]
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Rows:
 
     def merge(self, shards: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Concatenate columns."""
-        return [torch.cat(list(shards), dim=1)]
+        return [_concatenate(shards, 1)]
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Vocabulary:
 
     def merge(self, shards: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Concatenate rows and drop the padding."""
-        return [torch.cat(list(shards), dim=0)[: self.vocab_size]]
+        return [_concatenate(shards, 0)[: self.vocab_size]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class GateUp:
     def merge(self, shards: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Gate and up."""
         halves = [shard.chunk(2, dim=0) for shard in shards]
-        return [torch.cat([half[i] for half in halves], dim=0) for i in range(2)]
+        return [_concatenate([half[i] for half in halves], 0) for i in range(2)]
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class GroupedQKV:
 
     def merge(self, shards: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Query, key and value."""
-        whole = torch.cat(list(shards), dim=0)
+        whole = _concatenate(shards, 0)
         grouped = whole.reshape(self.groups, -1, *whole.shape[1:])
         sizes = [self.queries_per_group * self.head_dim, self.head_dim, self.head_dim]
         return [part.flatten(0, 1) for part in grouped.split(sizes, dim=1)]

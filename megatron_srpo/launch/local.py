@@ -7,14 +7,13 @@ import signal
 from collections.abc import Awaitable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from megatron_srpo.controller import Controller, Observers, Rollouts
 from megatron_srpo.data.problems import PromptEncoder, load_problems
-from megatron_srpo.errors import StoppedError
-from megatron_srpo.launch.control import TrainerGoneError
+from megatron_srpo.errors import SrpoError, StoppedError
 from megatron_srpo.launch.run_directory import RunDirectory
 from megatron_srpo.launch.trainer import Trainer, start_trainer
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
@@ -25,14 +24,14 @@ from megatron_srpo.rewards.pool import RewardPool
 from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.rollout.collect import RolloutCollector
 from megatron_srpo.rollout.engine import Engines, start_engines
-from megatron_srpo.rollout.engine_command import resolve_device
+from megatron_srpo.rollout.engine_command import engine_device, gpus_of_engines
 from megatron_srpo.rollout.evaluate import HeldOut
 from megatron_srpo.rollout.fleet import EngineFleet
 from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath
 from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
 # How long the processes' own reason is waited for when the connection to them breaks.
-_REASON_SECONDS = 5.0
+_REASON_SECONDS = 3.0
 
 
 def train(recipe: Recipe, replay: Path | None) -> None:
@@ -45,6 +44,9 @@ def train(recipe: Recipe, replay: Path | None) -> None:
         directory = recipe.directory.with_name(recipe.directory.name + "-replay")
         recipe = recipe.model_copy(update={"run_dir": directory})
     with RunDirectory(recipe) as run:
+        if replay is None and run.is_finished:
+            print(f"{run.path}: all {recipe.steps} steps are done; the trained model is in {run.path / 'model'}")
+            return
         asyncio.run(_until_signal(_train(run, replay)))
 
 
@@ -53,8 +55,9 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
     received: list[signal.Signals] = []
 
     def stop(number: signal.Signals) -> None:
+        if not received:  # a second signal must not cut the stopping short
+            task.cancel()
         received.append(number)
-        task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
@@ -95,9 +98,9 @@ async def _start(
     async def engine_servers() -> Engines | None:
         if not with_engines:
             return None
-        return await stack.enter_async_context(
-            await start_engines(recipe.engine, recipe.model.path, path / "logs")
-        )
+        gpus = gpus_of_engines(recipe.engine, recipe.trainer)
+        engines = await start_engines(recipe.engine, recipe.model.path, path / "logs", gpus)
+        return await stack.enter_async_context(engines)
 
     trainer, engines = await gather_or_cancel(trainer_ranks(), engine_servers())
     return trainer, engines
@@ -132,8 +135,13 @@ async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack
 def _weight_path(recipe: Recipe, path: Path, trainer: Trainer, fleet: EngineFleet) -> WeightPath:
     if recipe.sync.path == "disk":
         return DiskPath(trainer, fleet, path / "weights")
-    backend: Literal["gloo", "nccl"] = "nccl" if resolve_device(recipe.engine.device) == "cuda" else "gloo"
-    return DistributedPath(recipe, trainer, fleet, backend)
+    wanted = "nccl" if engine_device(recipe.engine) == "cuda" else "gloo"
+    if trainer.backend != wanted:
+        raise SrpoError(
+            f"sync.path distributed: the trainer exchanges weights over {trainer.backend} and the engines over "
+            f"{wanted}; put both on the same kind of device (trainer.device, engine.device) or set sync.path=disk"
+        )
+    return DistributedPath(recipe, trainer, fleet)
 
 
 def _held_out(recipe: Recipe, encoder: PromptEncoder, path: Path) -> HeldOut | None:
@@ -150,8 +158,8 @@ async def supervise(work: Awaitable[None], watchers: list[Coroutine[Any, Any, No
     watching = [asyncio.create_task(watcher) for watcher in watchers]
     try:
         await asyncio.wait([main, *watching], return_when=asyncio.FIRST_COMPLETED)
-        if main.done() and isinstance(main.exception(), TrainerGoneError):
-            # The connection broke first; the process's own last words say why.
+        if main.done() and isinstance(main.exception(), SrpoError):
+            # When a process dies, those that speak with it fail first; its own last words say why.
             await asyncio.wait(watching, timeout=_REASON_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
         for task in watching:
             if task.done():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -11,7 +10,7 @@ from typing import IO, Any, Self
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.rollout.journal import Journal
+from megatron_srpo.rollout.journal import Journal, replace_file
 
 # What may change between two starts of one run: nothing that changes what is learned from what is recorded.
 _FREE = (
@@ -23,6 +22,7 @@ _FREE = (
     "sync",
     "evaluation",
     "reward.workers",
+    "algorithm.mismatch_limit",
     "rollout.max_concurrent_requests",
     "rollout.request_timeout_seconds",
     "rollout.request_retries",
@@ -62,6 +62,7 @@ class RunDirectory:
         temporary.write_text(resolved_yaml(recipe))
         temporary.rename(self.path / "recipe.yaml")
         self.journal = Journal(self.path / "rollouts")
+        self.journal.tidy()
 
     def __enter__(self) -> Self:
         return self
@@ -73,8 +74,18 @@ class RunDirectory:
 
     @property
     def has_progress(self) -> bool:
-        """Whether anything has been recorded or saved here."""
-        return any((self.path / name).exists() for name in ("rollouts", "checkpoints"))
+        """Whether any group has been recorded or any checkpoint saved here."""
+        patterns = ("rollouts/step-*.parquet", "rollouts/open/*/group-*.parquet", "checkpoints/*/manifest.json")
+        return any(any(self.path.glob(pattern)) for pattern in patterns)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the recipe's last step is saved, measured and exported."""
+        steps = f"{self.recipe.steps:06d}"
+        files = ["model/config.json", f"checkpoints/step-{steps}/manifest.json"]
+        if self.recipe.data.heldout is not None:
+            files.append(f"evaluation/version-{steps}.parquet")
+        return all((self.path / file).exists() for file in files)
 
     def _check_resume(self) -> None:
         if self.recipe.resume == "never" and self.has_progress:
@@ -98,16 +109,23 @@ class RunDirectory:
             )
 
     def copy_steps(self, source: Path) -> int:
-        """Take over the recorded steps of another run, to be replayed; returns how many are there then."""
-        if source.resolve() == self.path.resolve():
-            raise SrpoError(f"--replay {source}: is this run's own directory; give another one with --run-dir")
-        steps = Journal(source / "rollouts").closed_steps()
-        for step in steps:
-            target = self.journal.step_path(step)
-            if not target.exists():
-                temporary = target.with_name(target.name + ".tmp")
-                shutil.copyfile(source / "rollouts" / target.name, temporary)
-                temporary.rename(target)
+        """Take over the recorded steps of another run, to be replayed; returns how many there are.
+
+        Raises SrpoError when this directory holds steps that are not those of `source`: a journal never mixes
+        runs.
+        """
+        recorded = Journal(source / "rollouts")
+        steps = recorded.closed_steps()
+        mine = self.journal.closed_steps()
+        if len(mine) > len(steps) or any(
+            self.journal.step_path(step).read_bytes() != recorded.step_path(step).read_bytes() for step in mine
+        ):
+            raise SrpoError(
+                f"{self.path}: holds steps of its own, which are not those of --replay {source}; give another "
+                "--run-dir"
+            )
+        for step in steps[len(mine) :]:
+            replace_file(self.journal.step_path(step), recorded.step_path(step).read_bytes())
         return len(steps)
 
 

@@ -16,7 +16,7 @@ from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
 from megatron_srpo.launch.control import Message, TrainerLink
 from megatron_srpo.launch.process import GuardedProcess, describe_exit
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.tasks import cancel_all
+from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
 HOST = "127.0.0.1"
 # When one rank dies the others soon fail in a collective; the first cause is told, so wait for all of them.
@@ -40,6 +40,7 @@ class Trainer:
         self.processes = tuple(processes)
         self._link = link
         self.version: int = hello["version"]
+        self.backend: str = hello["backend"]
         self.groups = [StageGroup(**group) for group in hello["groups"]]
 
     async def train(self, path: Path) -> dict[str, float]:
@@ -95,7 +96,9 @@ async def start_trainer(recipe: Recipe, run_dir: Path) -> Trainer:
         for rank, environment in enumerate(_environments(recipe))
     ]
     try:
-        await asyncio.gather(*(process.start(first_line=token) for process in processes))
+        await gather_or_cancel(
+            *(p.start(first_line=token if rank == 0 else None) for rank, p in enumerate(processes))
+        )
         hello = await _first_of(link.hello(), watch_ranks(processes))
     except BaseException:
         await stop_ranks(processes, link)

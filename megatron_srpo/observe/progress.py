@@ -55,7 +55,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Show a finished step."""

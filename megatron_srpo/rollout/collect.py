@@ -13,7 +13,7 @@ from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rewards.pool import Reward, RewardPool
 from megatron_srpo.rollout.client import Generation, Sampling
 from megatron_srpo.rollout.fleet import EngineFleet
-from megatron_srpo.tasks import cancel_all
+from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class RolloutCollector:
             await cancel_all(tasks)
 
     async def _group(self, prompt: Prompt, samples: int) -> Group:
-        generations = await asyncio.gather(*(self._generate(prompt, sample) for sample in range(samples)))
+        generations = await gather_or_cancel(*(self._generate(prompt, sample) for sample in range(samples)))
         texts = [self._encoder.decode(generation.tokens) for generation in generations]
         rewards = await self._rewards.score_group(texts, prompt.problem.answer)
         return Group(prompt, [Response(*parts) for parts in zip(generations, texts, rewards, strict=True)])

@@ -12,7 +12,7 @@ from typing import Literal
 
 import megatron_srpo
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.schema import EngineSection
+from megatron_srpo.recipe.schema import EngineSection, TrainerSection
 
 Device = Literal["cpu", "cuda"]
 
@@ -39,6 +39,34 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> Device:
         return device
     shows_nvidia = any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") is not None
     return "cuda" if shows_nvidia else "cpu"
+
+
+def engine_device(section: EngineSection) -> Device:
+    """Where the engines run; the deterministic one knows the CPU alone."""
+    return "cpu" if section.backend == "deterministic" else resolve_device(section.device)
+
+
+def gpus_of_engines(section: EngineSection, trainer: TrainerSection) -> list[int] | None:
+    """GPU ids of this machine's engines, behind those that its trainer ranks take; none without CUDA engines.
+
+    Raises SrpoError when there are not enough of them.
+    """
+    if engine_device(section) != "cuda":
+        return None
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = [int(item) for item in shown.split(",")] if shown else list(range(_count_gpus()))
+    first = trainer.ranks if resolve_device(trainer.device) == "cuda" else 0
+    needed = section.count * section.tensor_parallel
+    if len(ids) < first + needed:
+        raise SrpoError(
+            f"trainer.ranks take {first} GPUs and engine.count {section.count} x engine.tensor_parallel "
+            f"{section.tensor_parallel} take {needed}, but this machine shows {len(ids)}; lower one of them"
+        )
+    return ids[first : first + needed]
+
+
+def _count_gpus() -> int:
+    return len([path for path in Path("/dev").glob("nvidia[0-9]*")])
 
 
 def build_command(
@@ -122,7 +150,13 @@ def _cpu_arguments(section: EngineSection) -> list[str]:
 
 
 def _cpu_environment(section: EngineSection, index: int) -> dict[str, str]:
-    environment = {"OMP_NUM_THREADS": "1"}
+    environment = {
+        "OMP_NUM_THREADS": "1",
+        # Freed memory is kept: the buffers of a weight exchange would else be mapped, and their pages made, anew
+        # for every bucket, which takes longer than receiving them.
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    }
     if section.tensor_parallel > 1:
         cores = sorted(os.sched_getaffinity(0))
         first = index * section.tensor_parallel

@@ -27,9 +27,15 @@ class HeldOut:
         return self._folder / f"version-{version:06d}.parquet"
 
     def recorded(self, version: int) -> float | None:
-        """Accuracy of a version that has been measured before, else none."""
+        """Accuracy of a version that has been measured before on these problems and samples, else none."""
         path = self._path(version)
-        return float(np.mean([row.accuracy for row in read_step(path)])) if path.exists() else None
+        if not path.exists():
+            return None
+        rows = read_step(path)
+        expected = [(p.id, sample) for p in self._problems for sample in range(self._samples)]
+        if [(row.prompt_id, row.sample) for row in rows] != expected:
+            return None
+        return float(np.mean([row.accuracy for row in rows]))
 
     async def measure(self, collector: RolloutCollector, version: int) -> float:
         """Sample every problem and return the share of right answers (pass@1, averaged over the samples)."""

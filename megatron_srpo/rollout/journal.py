@@ -13,6 +13,7 @@ Invariants:
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -128,10 +129,19 @@ def _read_table(path: Path) -> pa.Table:
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write parquet under a temporary name, sync it, and rename it to `path`; the folder is synced too."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    replace_file(path, buffer.getbuffer())
+
+
+def replace_file(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in its place so that it is there in full or not at all, whatever crashes when."""
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        sync_folder(path.parent.parent)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        pq.write_table(table, file)
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
@@ -153,6 +163,9 @@ class Journal:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
+
+    def tidy(self) -> None:
+        """Remove what a crash has left of closed steps; only for the process that owns the journal."""
         for step in self.closed_steps():
             shutil.rmtree(self._open_folder(step), ignore_errors=True)
 
@@ -205,5 +218,5 @@ class Journal:
         if list(paths) != list(range(groups)):
             raise ValueError(f"step {step} has groups {list(paths)}, expected 0..{groups - 1}")
         write_table(pa.concat_tables([_read_table(path) for path in paths.values()]), self.step_path(step))
-        shutil.rmtree(self._open_folder(step))
+        shutil.rmtree(self._open_folder(step), ignore_errors=True)
         return self.step_path(step)

@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from megatron_srpo.launch.trainer import Trainer
 from megatron_srpo.recipe.schema import Recipe
@@ -33,10 +33,8 @@ class WeightPath(Protocol):
 class DistributedPath:
     """Broadcasts from each pipeline stage's leader into a group with all engine ranks."""
 
-    def __init__(
-        self, recipe: Recipe, trainer: Trainer, fleet: EngineFleet, backend: Literal["gloo", "nccl"]
-    ) -> None:
-        self._recipe, self._trainer, self._fleet, self._backend = recipe, trainer, fleet, backend
+    def __init__(self, recipe: Recipe, trainer: Trainer, fleet: EngineFleet) -> None:
+        self._recipe, self._trainer, self._fleet = recipe, trainer, fleet
         self._joined = False
 
     async def exchange(self) -> Exchange:
@@ -60,7 +58,7 @@ class DistributedPath:
                     rank_offset=offsets[client],
                     world_size=world_size,
                     name=group.name,
-                    backend=self._backend,
+                    backend=self._trainer.backend,
                 )
 
         await gather_or_cancel(self._trainer.join(world_size), self._fleet.all(join))

@@ -15,17 +15,21 @@ import torch
 NamedTensors = dict[str, torch.Tensor]
 
 
-def flatten(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Bytes of all tensors after each other, uint8 [sum of their bytes], on their device.
+def flatten(tensors: Sequence[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
+    """Bytes of all tensors after each other, uint8 [sum of their bytes].
 
+    Written to the beginning of `out`, a uint8 array that is large enough, or to a new one on their device.
     Raises ValueError when a tensor would begin at an offset that is no multiple of its item size.
     """
+    size = sum(tensor.nbytes for tensor in tensors)
+    flat = torch.empty(size, dtype=torch.uint8, device=tensors[0].device) if out is None else out[:size]
     offset = 0
     for position, tensor in enumerate(tensors):
         _check_alignment(f"tensor {position}", offset, tensor.dtype)
+        # Copied in its own dtype and shape: a transposed or sliced tensor needs no contiguous copy before.
+        flat[offset : offset + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
         offset += tensor.nbytes
-    # reshape(-1) before the view: the bytes of a 0-dimensional tensor cannot be viewed.
-    return torch.cat([tensor.detach().contiguous().reshape(-1).view(torch.uint8) for tensor in tensors])
+    return flat
 
 
 def empty_bucket(

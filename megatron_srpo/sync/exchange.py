@@ -7,7 +7,6 @@ controller announces a bucket to the engines by HTTP while the stage's leader br
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +18,9 @@ from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.bridge.weights import Binding, exported, gather, merged_shapes
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.sync.bucket import flatten
-from megatron_srpo.sync.process_group import join_group
+from megatron_srpo.sync.process_group import join_group, open_store
+
+FIRST_BUCKET_SHARE = 16
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,26 @@ class WeightGroup:
 def plan_buckets(
     bindings: Sequence[Binding], tensor_parallel: int, dtype: torch.dtype, max_bytes: int
 ) -> list[list[Binding]]:
-    """Group a stage's parameters, in order, into buckets of at most `max_bytes` (or one parameter)."""
+    """Group a stage's parameters, in order, into buckets of at most `max_bytes` (or one parameter).
+
+    The first bucket is smaller, because nothing can be sent while it is gathered.
+    """
     plan: list[list[Binding]] = []
     used = 0
     for binding in exported(bindings):
-        size = dtype.itemsize * sum(torch.Size(s).numel() for s in merged_shapes(binding, tensor_parallel))
-        if not plan or used + size > max_bytes:
+        size = _bucket_bytes([binding], tensor_parallel, dtype)
+        limit = max_bytes if len(plan) > 1 else max_bytes // FIRST_BUCKET_SHARE
+        if not plan or used + size > limit:
             plan.append([])
             used = 0
         plan[-1].append(binding)
         used += size
     return plan
+
+
+def _bucket_bytes(part: Sequence[Binding], tensor_parallel: int, dtype: torch.dtype) -> int:
+    shapes = (shape for binding in part for shape in merged_shapes(binding, tensor_parallel))
+    return dtype.itemsize * sum(torch.Size(shape).numel() for shape in shapes)
 
 
 def describe(plan: Sequence[Sequence[Binding]], tensor_parallel: int, dtype: torch.dtype) -> list[Bucket]:
@@ -83,14 +93,18 @@ class WeightSender:
         self.ranks, self.platform, self.dtype, self.timeout = ranks, platform, dtype, timeout
         self.plan = plan_buckets(bindings, ranks.tensor_size, dtype, bucket_bytes)
         self._group: dist.ProcessGroup | None = None
+        self._store: dist.TCPStore | None = None
+        self._buffers: list[torch.Tensor] = []
 
     def weight_group(self, address: str) -> WeightGroup | None:
-        """Description of this stage's group with a port that is free now; none unless this rank leads it."""
+        """Description of this stage's group; none unless this rank leads it.
+
+        The group's store listens from here on, so that nobody else can take its port before the engines come.
+        """
         if not self.ranks.leads_stage:
             return None
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            port = probe.getsockname()[1]
+        self._store = open_store(address, self.timeout)
+        port = self._store.port
         buckets = describe(self.plan, self.ranks.tensor_size, self.dtype)
         return WeightGroup(f"srpo-stage-{self.ranks.pipeline}", address, port, buckets)
 
@@ -100,6 +114,7 @@ class WeightSender:
             self._group = join_group(
                 address=group.address,
                 port=group.port,
+                store=self._store,
                 rank=0,
                 world_size=world_size,
                 name=group.name,
@@ -108,19 +123,37 @@ class WeightSender:
             )
 
     def send(self) -> int:
-        """Broadcast every bucket in order; returns the bytes that this rank has sent."""
-        sent = 0
+        """Broadcast every bucket in order; returns the bytes that this rank has sent.
+
+        Two buffers take turns: while the engines receive and load one bucket the next is gathered.
+        """
         if self.ranks.data != 0:
-            return sent
-        for part in self.plan:
+            return 0
+        sending: list[dist.Work | None] = [None, None]
+        sent = 0
+        for number, part in enumerate(self.plan):
             tensors: list[torch.Tensor] = []
             for binding in part:
                 tensors += gather(binding, self.dtype) or []
-            if self.ranks.leads_stage:
-                flat = flatten(tensors)
-                dist.broadcast(flat, src=0, group=self._group)
-                sent += flat.numel()
+            if not self.ranks.leads_stage:
+                continue
+            turn = number % 2
+            if (earlier := sending[turn]) is not None:
+                earlier.wait()
+            flat = flatten(tensors, out=self._buffer(turn))
+            sending[turn] = dist.broadcast(flat, src=0, group=self._group, async_op=True)
+            sent += flat.numel()
+        for work in sending:
+            if work is not None:
+                work.wait()
         return sent
+
+    def _buffer(self, turn: int) -> torch.Tensor:
+        """One of the two buffers, each as large as the largest bucket and kept for the next exchange."""
+        if not self._buffers:
+            size = max(_bucket_bytes(part, self.ranks.tensor_size, self.dtype) for part in self.plan)
+            self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.platform.device) for _ in range(2)]
+        return self._buffers[turn]
 
 
 def group_as_message(group: WeightGroup) -> dict[str, Any]:

@@ -25,10 +25,12 @@ def join_group(
     name: str,
     backend: Literal["gloo", "nccl"],
     timeout: float,
+    store: dist.TCPStore | None = None,
 ) -> dist.ProcessGroup:
     """Join the group `name` as `rank` of `world_size`; returns when all ranks have joined.
 
-    Rank 0, the trainer, hosts the store on `address`:`port`; ranks from 1 on are engine ranks.  `timeout` in
+    Rank 0, the trainer, hosts the store on `address`:`port`, or has opened it before (`open_store`); ranks from
+    1 on are engine ranks.  `timeout` in
     seconds limits the joining and each later collective.  `dist.broadcast(tensor, src=0, group=group)` sends
     from the trainer, whatever its rank in its default group is.  Raises SrpoError when the ranks do not meet.
     """
@@ -37,7 +39,7 @@ def join_group(
     stores: Any = dist
     c10d: Any = distributed_c10d
     try:
-        store = stores.TCPStore(address, port, world_size, rank == 0, limit, multi_tenant=True)
+        store = store or stores.TCPStore(address, port, world_size, rank == 0, limit, multi_tenant=True)
         store.set_timeout(limit)
         group: dist.ProcessGroup
         group, _ = c10d._new_process_group_helper(
@@ -57,6 +59,12 @@ def join_group(
     # Collectives look ranks up here; in this group they number themselves.
     c10d._world.pg_group_ranks[group] = {member: member for member in range(world_size)}
     return group
+
+
+def open_store(address: str, timeout: float) -> dist.TCPStore:
+    """Rank 0's store on a free port of `address` (its `port`); does not wait for anybody."""
+    limit = timedelta(seconds=timeout)
+    return dist.TCPStore(address, 0, None, True, limit, wait_for_workers=False, multi_tenant=True)
 
 
 def leave_group(group: dist.ProcessGroup) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -198,7 +197,30 @@ def test_groups_of_another_size_are_refused(recipe: Path, straight: Path, tmp_pa
     assert "rollout.samples_per_prompt" in told
 
 
-def test_rows_can_be_compared(straight: Path) -> None:
-    """The comparison of runs would see a changed response."""
-    rows: list[Any] = read_step(straight / "rollouts/step-000000.parquet")
-    assert rows != [replace(rows[0], tokens=[1]), *rows[1:]]
+def test_a_finished_run_does_no_work_twice(recipe: Path, straight: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in straight.rglob("*.log")}
+    code, out, err = train(recipe, straight)
+    assert code == 0, err
+    assert f"all {STEPS} steps are done" in out
+    assert {path: path.stat().st_mtime_ns for path in straight.rglob("*.log")} == before
+
+
+def test_pipeline_stages_and_several_engines(recipe: Path, tmp_path: Path) -> None:
+    """Two weight groups, two engines: every engine's log-probs are the trainer's after each exchange."""
+    arguments = ("trainer.ranks=2", "trainer.pipeline_parallel=2", "engine.count=2", "sync.bucket_megabytes=1")
+    code, _, err = train(recipe, tmp_path / "run", *arguments)
+    assert code == 0, err
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(record["mismatch_mean"] < 1e-5 for record in metrics)
+    rows = read_step(tmp_path / "run" / "rollouts/step-000002.parquet")
+    assert {row.weight_version for row in rows} == {2}
+    for engine in range(2):
+        assert (tmp_path / "run" / "logs" / f"engine-{engine}.log").exists()
+
+
+def test_a_journal_that_has_lost_steps_is_refused(recipe: Path, straight: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(straight, run_dir)
+    shutil.rmtree(run_dir / "model")
+    (run_dir / "rollouts" / f"step-{STEPS - 1:06d}.parquet").unlink()
+    assert "newest checkpoint is of step 3" in failure(recipe, run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.run_directory import RunDirectory, differences
 from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rollout.journal import read_step
+from tests.unit.test_journal import row
 
 
 def recipe(path: Path, **changes: Any) -> Recipe:
@@ -22,16 +25,22 @@ def test_only_one_process_at_a_time(tmp_path: Path) -> None:
         RunDirectory(recipe(tmp_path))
 
 
+def record(run: RunDirectory, step: int = 0, text: str = "") -> None:
+    """A closed step of one group."""
+    run.journal.append([replace(row(0, 0, step), text=text)])
+    run.journal.close(step, 1)
+
+
 def test_changes_that_would_spoil_the_run_are_refused(tmp_path: Path) -> None:
-    with RunDirectory(recipe(tmp_path)):
-        pass
+    with RunDirectory(recipe(tmp_path)) as run:
+        record(run)
     with pytest.raises(SrpoError, match=r"seed was 0 and is 1"):
         RunDirectory(recipe(tmp_path, seed=1))
 
 
 def test_harmless_changes_are_allowed(tmp_path: Path) -> None:
-    with RunDirectory(recipe(tmp_path)):
-        pass
+    with RunDirectory(recipe(tmp_path)) as run:
+        record(run)
     with RunDirectory(recipe(tmp_path, steps=9, trainer={"ranks": 2, "tensor_parallel": 2})) as run:
         assert "steps: 9" in (run.path / "recipe.yaml").read_text()
 
@@ -39,10 +48,30 @@ def test_harmless_changes_are_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("policy", "used"), [("never", True), ("must", False)])
 def test_resume_policy(tmp_path: Path, policy: str, used: bool) -> None:
     if used:
-        with RunDirectory(recipe(tmp_path)):
-            pass
+        with RunDirectory(recipe(tmp_path)) as run:
+            record(run)
     with pytest.raises(SrpoError, match=f"resume is {policy}"):
         RunDirectory(recipe(tmp_path, resume=policy))
+
+
+def test_a_start_that_recorded_nothing_binds_nobody(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        with RunDirectory(recipe(tmp_path, seed=seed, resume="never")):
+            pass
+
+
+def test_replay_takes_over_steps_and_never_mixes_runs(tmp_path: Path) -> None:
+    sources = {name: tmp_path / name for name in ("a", "b")}
+    for name, source in sources.items():
+        with RunDirectory(recipe(source)) as run:
+            for step in range(2):
+                record(run, step, text=name)
+    with RunDirectory(recipe(tmp_path / "replay")) as run:
+        assert run.copy_steps(sources["a"]) == run.copy_steps(sources["a"]) == 2
+        assert [r.text for r in read_step(run.journal.step_path(1))] == ["a"]
+        with pytest.raises(SrpoError, match="holds steps of its own"):
+            run.copy_steps(sources["b"])
+        assert [r.text for r in read_step(run.journal.step_path(1))] == ["a"]
 
 
 def test_differences_are_dotted_keys(tmp_path: Path) -> None:

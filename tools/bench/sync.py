@@ -3,8 +3,9 @@
     python tools/bench/sync.py [--quick] [--engine sglang|deterministic]
 
 Ours is all that happens between "the trainer has new weights" and "the engine serves them": gathering,
-flattening, HTTP announcements, broadcast, unflattening, loading, flushing the cache.  The baseline is one
-broadcast of one ready tensor to a process that throws it away.
+flattening, HTTP announcements, broadcast, unflattening, loading, flushing the cache.  The first baseline
+broadcasts ready tensors of the same sizes to a process that does nothing with them.  In the second that process
+also copies what it has received into place and says so, as every receiver of weights must.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from megatron_srpo.sync.exchange import WeightSender, group_as_message
 from megatron_srpo.sync.process_group import join_group
 
 HOST = "127.0.0.1"
+BUCKET_MEGABYTES = 256
 
 
 class InProcessTrainer(Trainer):
@@ -48,6 +50,7 @@ class InProcessTrainer(Trainer):
     def __init__(self, sender: WeightSender) -> None:
         self.sender = sender
         self.version = 0
+        self.backend = "gloo"
         group = sender.weight_group(HOST)
         assert group is not None
         self._group = group
@@ -61,12 +64,17 @@ class InProcessTrainer(Trainer):
 
 
 def receive(port: int, sizes: list[int], runs: int) -> None:
-    """The baseline's receiver: as many broadcasts as it is told, into the same buffers."""
+    """The baselines' receiver: in turn, a broadcast of everything, and one that is copied and acknowledged."""
     group = join_group(address=HOST, port=port, rank=1, world_size=2, name="raw", backend="gloo", timeout=300.0)
     buffers = [torch.empty(size, dtype=torch.uint8) for size in sizes]
+    places = [torch.empty_like(buffer) for buffer in buffers]
     for _ in range(runs):
         for buffer in buffers:
             dist.broadcast(buffer, src=0, group=group)
+        for buffer, place in zip(buffers, places, strict=True):
+            dist.broadcast(buffer, src=0, group=group)
+            place.copy_(buffer)
+        dist.broadcast(torch.zeros(1), src=1, group=group)
 
 
 class RawBroadcast:
@@ -83,24 +91,28 @@ class RawBroadcast:
         )
         self.buffers = [torch.ones(size, dtype=torch.uint8) for size in sizes]
 
-    def run(self) -> float:
-        """Seconds of broadcasting everything once."""
+    def run(self) -> tuple[float, float]:
+        """Seconds of broadcasting everything once, and of doing it with copying and acknowledgement."""
         started = time.perf_counter()
         for buffer in self.buffers:
             dist.broadcast(buffer, src=0, group=self.group)
-        return time.perf_counter() - started
+        between = time.perf_counter()
+        for buffer in self.buffers:
+            dist.broadcast(buffer, src=0, group=self.group)
+        dist.broadcast(torch.zeros(1), src=1, group=self.group)
+        return between - started, time.perf_counter() - between
 
 
 async def measure(
     recipe: Recipe, sender: WeightSender, logs: Path, runs: int
-) -> tuple[list[float], list[float], int]:
-    """Alternate ours and the baseline; returns seconds of both and the bytes of one exchange."""
+) -> tuple[list[float], list[tuple[float, float]], int]:
+    """Alternate ours and the baselines; returns seconds of all and the bytes of one exchange."""
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(await start_engines(recipe.engine, recipe.model.path, logs))
         fleet = EngineFleet([EngineClient(url) for url in engines.urls])
         stack.push_async_callback(fleet.close)
         trainer = InProcessTrainer(sender)
-        path = DistributedPath(recipe, trainer, fleet, "gloo")
+        path = DistributedPath(recipe, trainer, fleet)
         first = await path.exchange()
         sizes = [_bucket_bytes(bucket) for group in trainer.groups for bucket in group.buckets]
         raw = RawBroadcast(sizes, runs + 1)
@@ -110,7 +122,9 @@ async def measure(
             trainer.version += 1
             ours.append((await path.exchange()).seconds)
             baseline.append(await asyncio.to_thread(raw.run))
-            progress(f"run {run}: ours {ours[-1]:.3f} s, raw {baseline[-1]:.3f} s")
+            progress(
+                f"run {run}: ours {ours[-1]:.3f} s, raw {baseline[-1][0]:.3f} s, copied {baseline[-1][1]:.3f} s"
+            )
         raw.process.wait(60)
         return ours, baseline, first.bytes
 
@@ -135,7 +149,7 @@ def main(
         receive(int(port), [int(size) for size in sizes.split(",")], int(runs))
         return
     os.environ.update(RANK="0", WORLD_SIZE="1", MASTER_ADDR=HOST, MASTER_PORT="29642")
-    hidden, layers, vocab, runs = (512, 6, 8192, 5) if quick else (1024, 12, 16384, 7)
+    hidden, layers, vocab, runs = (512, 6, 8192, 9) if quick else (1024, 12, 16384, 21)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = write_model(folder / "model", hidden, layers, vocab)
@@ -153,24 +167,35 @@ def main(
                     "max_total_tokens": 4096,
                 },
                 "trainer": {"dtype": "float32", "device": "cpu"},
-                "sync": {"bucket_megabytes": 64},
+                "sync": {"bucket_megabytes": BUCKET_MEGABYTES},
             }
         )
         platform = select_platform("cpu", threads=1)
         ranks = parallel.initialize(recipe.trainer, platform, 0)
         gpt = build_model(model, recipe.trainer, platform)
         load_weights(gpt, model)
-        sender = WeightSender(bind(gpt, model), ranks, platform, torch.float32, 64 * 2**20, 300.0)
+        sender = WeightSender(bind(gpt, model), ranks, platform, torch.float32, BUCKET_MEGABYTES * 2**20, 300.0)
         ours, baseline, size = asyncio.run(measure(recipe, sender, folder / "logs", runs))
-        result = compare(
-            "weight_exchange",
-            [size / s for s in ours],
-            "bytes/second",
-            "raw gloo broadcast of the same bytes",
-            [size / s for s in baseline],
-            ">= 0.7",
-        )
-        report("sync", [result], engine=engine, bytes=size, buckets=len(sender.plan))
+        speed = [size / seconds for seconds in ours]
+        results = [
+            compare(
+                "weight_exchange",
+                speed,
+                "bytes/second",
+                "raw gloo broadcast of the same bytes",
+                [size / raw for raw, _ in baseline],
+                ">= 0.7",
+            ),
+            compare(
+                "weight_exchange",
+                speed,
+                "bytes/second",
+                "raw gloo broadcast, copied into place and acknowledged",
+                [size / copied for _, copied in baseline],
+                ">= 0.7",
+            ),
+        ]
+        report("sync", results, engine=engine, bytes=size, buckets=len(sender.plan))
         parallel.shutdown()
 
 
