@@ -16,7 +16,8 @@ TRAINER := .venv
 ENGINE := .venv-engine
 TRAINER_PINS := tools/setup/constraints-trainer-cpu.txt
 ENGINE_PINS := tools/setup/engine-cpu.txt
-TEST_LIMIT := 15m
+# Twice what it takes on two cores.
+TEST_LIMIT := 25m
 
 # A stamp is written after everything else of its environment: without it, or when what it was made from has
 # changed, the installation is done again; with it, there is no work.

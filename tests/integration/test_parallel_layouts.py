@@ -135,3 +135,18 @@ def single(folders: dict[str, Path], tmp_path_factory: Any) -> Results:
     losses = [step["loss"] for step in result["metrics"]]
     assert max(losses) - min(losses) > 0.01, "losses must differ, or comparing them shows nothing"
     return result
+
+
+def test_an_empty_microbatch_changes_nothing(
+    folders: dict[str, Path], single: Results, tmp_path_factory: Any
+) -> None:
+    """Eight samples an update, each alone in its microbatch, on three ranks: one of them has nothing to do."""
+    folder = tmp_path_factory.mktemp("empty")
+    steps = [str(path) for path in record_steps(folder / "rollouts", 2)]
+    recipe = recipe_values(folders["tied"], Layout(data=3), max_tokens_per_microbatch=1)
+    jobs = [{"kind": "train", "model": str(folders["tied"]), "steps": steps}]
+    for rank in run_ranks(folder / "ranks", recipe, jobs):
+        for ours, theirs in zip(rank["results"][0]["metrics"], single["metrics"], strict=False):
+            assert ours["response_tokens"] == theirs["response_tokens"]
+            for name in ("loss", "grad_norm", "entropy"):
+                assert math.isclose(ours[name], theirs[name], rel_tol=1e-4), name

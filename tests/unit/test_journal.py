@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import Journal, Row, read_step
+from megatron_srpo.rollout.journal import Journal, Row, read_step, replace_file
 
 
 def row(group: int, sample: int, step: int = 0) -> Row:
@@ -100,3 +100,19 @@ def test_broken_step_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SrpoError, match=r"step-000000.parquet: cannot be read"):
         read_step(path)
+
+
+def test_files_appear_by_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails before everything is written leaves the old file; success leaves no temporary one."""
+    path = tmp_path / "file"
+    replace_file(path, b"old")
+
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr("os.fsync", full)
+        replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    replace_file(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
