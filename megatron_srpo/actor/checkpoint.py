@@ -61,7 +61,8 @@ def save_checkpoint(actor: Actor, root: Path, keep: int) -> Path:
     target = checkpoint_folder(root, actor.version)
     temporary = root / f"saving-{actor.version:06d}"
     if dist.get_rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in root.glob("saving-*"):  # what a crash has left
+            shutil.rmtree(left)
         temporary.mkdir(parents=True)
     dist.barrier()
     dist_checkpointing.save(_state(actor, is_loading=False), str(temporary), content_metadata=_METADATA)
