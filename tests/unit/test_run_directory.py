@@ -56,8 +56,9 @@ def test_resume_policy(tmp_path: Path, policy: str, used: bool) -> None:
 
 def test_a_start_that_recorded_nothing_binds_nobody(tmp_path: Path) -> None:
     for seed in (0, 1):
-        with RunDirectory(recipe(tmp_path, seed=seed, resume="never")):
-            pass
+        with RunDirectory(recipe(tmp_path, seed=seed, resume="never")) as run:
+            assert not run.has_progress
+            assert f"seed: {seed}\n" in (tmp_path / "recipe.yaml").read_text()
 
 
 def test_replay_takes_over_steps_and_never_mixes_runs(tmp_path: Path) -> None:
