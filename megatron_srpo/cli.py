@@ -25,6 +25,12 @@ Overrides = Annotated[
 ]
 
 
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
+
+stages = typer.Typer(help="Stages of a run.", no_args_is_help=True)
+app.add_typer(stages, name="stage")
+
+
 @app.callback()
 def _commands() -> None:
     """Keep `srpo NAME` a command even while there is only one."""
@@ -72,6 +78,46 @@ def plan(
     from rich.console import Console
 
     print_plan(planned, resolved_yaml(resolved), Console())
+
+
+@app.command()
+def history(
+    run: RunDirectory,
+    prompt: Annotated[str | None, typer.Option(help="Only this prompt, group by group.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Also write the groups, a row each, to a file.")] = None,
+) -> None:
+    """Show what became of the prompts of a run, by stage and epoch or one by one."""
+    from rich.console import Console
+
+    from megatron_srpo.observe import history_report
+
+    groups = history_report.select(run, prompt, stage)
+    show = history_report.print_epochs if prompt is None else history_report.print_prompt
+    show(groups, Console())
+    if parquet is not None:
+        history_report.write(groups, parquet)
+        typer.echo(f"{groups.num_rows} groups written to {parquet}")
+
+
+@app.command()
+def ablate(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the ablation.")],
+    report_only: Annotated[bool, typer.Option("--report-only", help="Only report what has run.")] = False,
+) -> None:
+    """Compare ways to train: run every arm with every seed, then write a table and plots."""
+    from megatron_srpo.ablation import run
+
+    run.ablate(config, report_only)
+
+
+@stages.command("next")
+def next_stage(run: RunDirectory) -> None:
+    """End the present stage of a run, going on or stopped, after the step in hand; a stage has one at least."""
+    from megatron_srpo.launch.stage_request import request_next
+
+    stage, to = request_next(run)
+    typer.echo(f"{run}: stage {stage} ends after the step in hand; then {f'stage {to}' if to else 'the run ends'}")
 
 
 def main() -> None:

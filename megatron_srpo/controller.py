@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from megatron_srpo.curriculum.sampler import EpochSampler
+from megatron_srpo.curriculum.curriculum import Curriculum
+from megatron_srpo.curriculum.draws import StepDraws
+from megatron_srpo.curriculum.history import outcome_of
+from megatron_srpo.curriculum.restore import CurriculumStore, Restored
 from megatron_srpo.data.problems import Problem
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
 from megatron_srpo.observe.progress import Progress
-from megatron_srpo.observe.summary import summarize
+from megatron_srpo.observe.summary import pool_metrics, summarize
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.collect import Prompt, RolloutCollector
 from megatron_srpo.rollout.evaluate import HeldOut
@@ -35,12 +39,18 @@ class TrainerRanks(Protocol):
 
 @dataclass
 class Rollouts:
-    """Everything that needs engines; `served_version` is the weight version that they have."""
+    """Everything that needs engines; `served_version` is the weight version that they have.
+
+    `problems` and `prompts` (as token ids) hold every source's data in the file's order.
+    """
 
     collector: RolloutCollector
     path: WeightPath
-    problems: Sequence[Problem]
-    prompts: Sequence[list[int]]
+    curriculum: Curriculum
+    store: CurriculumStore
+    restored: Restored
+    problems: Mapping[str, Sequence[Problem]]
+    prompts: Mapping[str, Sequence[list[int]]]
     held_out: HeldOut | None
     served_version: int = 0
 
@@ -67,53 +77,98 @@ class Controller:
     ) -> None:
         self.recipe, self.journal, self.trainer = recipe, journal, trainer
         self.rollouts, self.observers = rollouts, observers
+        self._saved_version = trainer.version
         self._tell_start()
 
-    async def run(self, steps: int) -> None:
-        """Train until `steps` steps are done; without rollouts all of them must be in the journal."""
-        await self._evaluate()
-        for step in range(self.trainer.version, steps):
+    async def run(self, steps: int) -> str:
+        """Train until `steps` steps are done, or the curriculum or the token budget ends the run before.
+
+        Without rollouts all steps must be in the journal.  Returns what ended it: steps, curriculum or budget.
+        """
+        while self.trainer.version < steps:
+            step = self.trainer.version
+            if ended := self._ended(step):
+                break
+            await self._evaluate(is_last=False)
             started = time.monotonic()
             rollout = await self._rollout(step)
             self.observers.progress.phase(f"step {step}: training")
             trained = await self.trainer.train(self.journal.step_path(step))
             summary = summarize(read_step(self.journal.step_path(step)))
             self._record(step, {**summary, **rollout, **trained, "seconds_step": time.monotonic() - started})
-            if self.trainer.version % self.recipe.checkpoint.every == 0 or self.trainer.version == steps:
+            if self.trainer.version % self.recipe.checkpoint.every == 0:
                 await self._save()
-        await self._evaluate()
+        else:
+            ended = "steps"
+        if self._saved_version != self.trainer.version:
+            await self._save()
+        await self._evaluate(is_last=True)
+        return ended
+
+    def _ended(self, step: int) -> str | None:
+        """What ends the run before this step; a stage that ends goes over to the next one here."""
+        if self.rollouts is None or self.journal.is_closed(step):
+            return None
+        curriculum, store = self.rollouts.curriculum, self.rollouts.store
+        if self.recipe.budget_tokens is not None and curriculum.response_tokens >= self.recipe.budget_tokens:
+            return "budget"
+        requested = store.is_requested(curriculum.stage_name)
+        switch = None if self.journal.open_paths(step) else curriculum.due_switch(requested)
+        if switch is not None:
+            store.record_switch(switch)
+            curriculum.switch(switch)
+            self._event("stage", **asdict(switch))
+            self.observers.progress.say(
+                f"stage {switch.stage} ends before step {step} ({switch.cause}: "
+                f"{', '.join(f'{name} {value:.4g}' for name, value in switch.numbers.items())}); "
+                + (f"now stage {switch.to}" if switch.to is not None else "it was the last")
+            )
+        return "curriculum" if curriculum.ended else None
 
     async def _rollout(self, step: int) -> dict[str, float]:
         """Make sure that the step is closed in the journal; a step that already is costs nothing."""
-        if self.journal.is_closed(step) or self.rollouts is None:
+        if self.rollouts is None:
             return {}
+        if self.journal.is_closed(step):
+            # The curriculum stands at the journal's end; of steps before it the record was written before.
+            is_last = self.rollouts.curriculum.steps == step + 1
+            return pool_metrics(self.rollouts.curriculum) if is_last else {}
         timings = await self._exchange(self.rollouts)
-        self.observers.progress.phase(f"step {step}: sampling {self.recipe.samples_per_step} responses")
         started = time.monotonic()
-        done = self.journal.open_groups(step)
-        missing = [prompt for prompt in self.draw(step, self.rollouts) if prompt.number not in done]
+        curriculum = self.rollouts.curriculum
+        recipe, stage = self.recipe.at_stage(curriculum.stage_name), curriculum.stage_name
+        self.observers.progress.phase(f"step {step}, stage {stage}: sampling {recipe.samples_per_step} responses")
+        draws = StepDraws(curriculum, self.rollouts.store.open_groups(step))
+        prompts = partial(self._prompts, step, self.rollouts, draws)
         tokens = 0
-        async for group in self.rollouts.collector.groups(missing, self.recipe.rollout.samples_per_prompt):
-            rows = rows_of(group, step)
+        async for group in self.rollouts.collector.groups(prompts, recipe):
+            rows = rows_of(group, step, stage)
             self.journal.append(rows)
-            tokens += sum(len(row.tokens) for row in rows)
-        self.journal.close(step, self.recipe.rollout.prompts_per_step)
+            draws.record(outcome_of(rows))
+            tokens += sum(row.response_length for row in rows)
+        self.journal.close(step, len(draws.outcomes), draws.trained())
+        draws.close()
+        for pool in draws.began:
+            self._event("epoch", step=step, stage=stage, **asdict(pool), size=pool.size)
         seconds = time.monotonic() - started
-        return timings | {"seconds_rollout": seconds, "tokens_per_second": tokens / seconds}
+        return (
+            timings
+            | pool_metrics(curriculum)
+            | {"seconds_rollout": seconds, "tokens_per_second": tokens / seconds}
+        )
 
-    def draw(self, step: int, rollouts: Rollouts) -> list[Prompt]:
-        """The prompts of a step, each with its place."""
-        count = self.recipe.rollout.prompts_per_step
-        sampler = EpochSampler(len(rollouts.problems), self.recipe.seed)
+    def _prompts(self, step: int, rollouts: Rollouts, draws: StepDraws) -> list[Prompt]:
+        """What the step wants sampled now."""
         return [
             Prompt(
-                number,
-                d.epoch,
-                rollouts.problems[d.index],
-                rollouts.prompts[d.index],
-                f"step-{step}-{number}",
+                drawn.number,
+                drawn.source,
+                drawn.epoch,
+                rollouts.problems[drawn.source][drawn.index],
+                rollouts.prompts[drawn.source][drawn.index],
+                f"step-{step}-{drawn.number}",
             )
-            for number, d in enumerate(sampler.draw(step * count, count))
+            for drawn in draws.draw()
         ]
 
     async def _exchange(self, rollouts: Rollouts) -> dict[str, float]:
@@ -125,27 +180,32 @@ class Controller:
         rollouts.served_version = self.trainer.version
         return {"seconds_sync": exchange.seconds, "sync_bytes": float(exchange.bytes)}
 
-    async def _evaluate(self) -> None:
-        """Held-out accuracy of the present version, unless the run already knows it."""
+    async def _evaluate(self, is_last: bool) -> None:
+        """Held-out accuracy of the present version when it is due, unless the run already knows it."""
         if self.rollouts is None or self.rollouts.held_out is None:
             return
-        held_out, version = self.rollouts.held_out, self.trainer.version
-        if version not in (0, self.recipe.steps):
+        held_out, version, every = self.rollouts.held_out, self.trainer.version, self.recipe.evaluation.every
+        if not (is_last or version == 0 or (every is not None and version % every == 0)):
             return
-        before = held_out.recorded(0)
-        accuracy = held_out.recorded(version)
-        if accuracy is None:
+        found = held_out.recorded(version)
+        if found is None:
             await self._exchange(self.rollouts)
             self.observers.progress.phase(f"held-out accuracy of weight version {version}")
-            accuracy = await held_out.measure(self.rollouts.collector, version)
-            self._event("evaluation", weight_version=version, accuracy=accuracy)
-        gained = f", before training {before:.1%}" if before is not None and version else ""
-        self.observers.progress.say(f"held-out accuracy at weight version {version}: {accuracy:.1%}{gained}")
+            found = await held_out.measure(self.rollouts.collector, version)
+            self._event("evaluation", weight_version=version, **found)
+        before = held_out.recorded(0) if version else None
+        gained = f", before training {before['accuracy']:.1%}" if before is not None else ""
+        self.observers.progress.say(
+            f"held-out accuracy at weight version {version}: {found['accuracy']:.1%}{gained}"
+        )
 
     async def _save(self) -> None:
         self.observers.progress.phase("saving a checkpoint")
         started = time.monotonic()
         await self.trainer.save()
+        self._saved_version = self.trainer.version
+        if self.rollouts is not None and self.rollouts.curriculum.steps == self.trainer.version:
+            self.rollouts.store.save(self.rollouts.curriculum)
         self._event("checkpoint", weight_version=self.trainer.version, seconds=time.monotonic() - started)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
@@ -165,7 +225,20 @@ class Controller:
             )
         replayed = len([step for step in closed if step >= version])
         self._event("start", weight_version=version, closed_steps=len(closed), replayed_steps=replayed)
+        if self.rollouts is not None:
+            self._tell_restored(self.rollouts.restored)
         if version or closed:
             self.observers.progress.say(
                 f"going on from weight version {version}; {replayed} recorded steps are replayed, not sampled"
             )
+
+    def _tell_restored(self, restored: Restored) -> None:
+        """Say how the curriculum came back, and which prompts have come and gone since."""
+        self._event("curriculum", snapshot_steps=restored.from_snapshot, folded_steps=restored.folded)
+        for source, (added, removed) in restored.changed.items():
+            if added or removed:
+                self._event("data", source=source, added=added, removed=removed)
+                self.observers.progress.say(
+                    f"data.train.{source} has changed since this run's last checkpoint: {added} prompts added, "
+                    f"{removed} removed; added ones join the present epoch"
+                )

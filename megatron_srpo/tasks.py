@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 
@@ -20,8 +20,9 @@ async def gather_or_cancel(*awaitables: Awaitable[Any]) -> list[Any]:
         await cancel_all(tasks)
 
 
-async def cancel_all(tasks: Sequence[asyncio.Future[Any]]) -> None:
+async def cancel_all(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel what has not ended and wait until everything has; errors are left to who awaits the results."""
-    for task in tasks:
+    waiting = list(tasks)
+    for task in waiting:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*waiting, return_exceptions=True)

@@ -1,9 +1,11 @@
-"""Things that many tests need: tiny random models in Hugging Face form."""
+"""Things that many tests need: tiny random models in Hugging Face form, and rows of the journal."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from megatron_srpo.rollout.journal import Row
 
 Architecture = Literal["qwen2", "llama"]
 
@@ -74,3 +76,29 @@ def _save_byte_tokenizer(folder: Path) -> None:
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<eos>"
     )
     fast.save_pretrained(folder)
+
+
+def journal_row(group: int, sample: int, step: int = 0, **changes: Any) -> Row:
+    """A row of the journal that is right when its sample number is not 0; `changes` to any of its fields."""
+    values: dict[str, Any] = {
+        "step": step,
+        "stage": "all",
+        "epoch": 0,
+        "group": group,
+        "sample": sample,
+        "prompt_id": f"p{group}",
+        "source": "test",
+        "weight_version": step,
+        "trained": False,
+        "response_length": 2,
+        "prompt_tokens": [1, 2, 3],
+        "tokens": [4, 5 + sample],
+        "log_probs": [-0.5, -0.25],
+        "text": "hello",
+        "finish_reason": "stop",
+        "reward": 0.1 * sample,
+        "accuracy": float(sample),
+        "format_ok": True,
+        "extracted": None,
+    }
+    return Row(**values | changes)

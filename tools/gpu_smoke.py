@@ -73,7 +73,7 @@ def make_recipe(folder: Path, dtype: str) -> Any:
             "name": "gpu-smoke",
             "steps": 1,
             "model": {"path": folder / "model"},
-            "data": {"train": "none"},
+            "data": {"train": {"math": "none"}},
             "rollout": {"prompts_per_step": 8, "samples_per_prompt": SAMPLES},
             "trainer": {
                 "device": "cuda",
@@ -107,14 +107,15 @@ def training_steps(recipe: Any, model: Any, platform: Any, ranks: Any, path: Pat
 
 def compare_specs(recipe: Any, model: Any, platform: Any, ranks: Any, path: Path) -> dict[str, Any]:
     """Log-probs of the same tokens by both layer specs."""
-    from megatron_srpo.actor.batch import read_samples
+    from megatron_srpo.actor.batch import training_samples
     from megatron_srpo.actor.step import build_actor, log_probs_of, microbatches
     from megatron_srpo.bridge.weights import load_weights
+    from megatron_srpo.rollout.journal import read_step
 
     found = []
     for chosen in (platform, replace(platform, layers="local")):
         actor = build_actor(recipe, model, ranks, chosen, load_weights)
-        samples = read_samples(path, SAMPLES, recipe.algorithm)
+        samples = training_samples(path, read_step(path), recipe)
         found.append(torch.cat(log_probs_of(actor, microbatches(actor, samples))).float())
     difference = (found[0] - found[1]).abs()
     return {

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from megatron_srpo.actor.advantages import group_advantages
+from megatron_srpo.actor.advantages import GroupOutcomes, advantages_of
 from megatron_srpo.actor.local_layers import PackedSequences, rectangles
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
-from megatron_srpo.recipe.schema import AlgorithmSection
-from megatron_srpo.rollout.journal import read_step
+from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rollout.journal import Row
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,14 @@ class TrainingSample:
         return len(self.engine_log_probs)
 
 
-def read_samples(path: Path, samples_per_prompt: int, algorithm: AlgorithmSection) -> list[TrainingSample]:
-    """Samples of a closed step in journal order (whole groups one after another), advantages included.
+def training_samples(path: Path, rows: Sequence[Row], recipe: Recipe) -> list[TrainingSample]:
+    """Samples of a step's groups to train on, in journal order (whole groups one after another), with advantages.
 
-    Raises SrpoError when its groups are not of the recipe's size.
+    `rows` are those of the step file `path`, `recipe` is the one of its stage.  Raises SrpoError when the groups
+    are not of the recipe's size.
     """
-    rows = read_step(path)
+    samples_per_prompt = recipe.rollout.samples_per_prompt
+    rows = [row for row in rows if row.trained]
     expected = list(range(samples_per_prompt)) * (len(rows) // samples_per_prompt)
     if not rows or [row.sample for row in rows] != expected:
         raise SrpoError(
@@ -47,9 +49,13 @@ def read_samples(path: Path, samples_per_prompt: int, algorithm: AlgorithmSectio
             "what the step was recorded with"
         )
     shape = (-1, samples_per_prompt)
-    rewards = np.array([row.reward for row in rows], dtype=np.float64).reshape(shape)
-    cut_off = np.array([row.finish_reason != "stop" for row in rows]).reshape(shape)
-    advantages = group_advantages(rewards, cut_off, algorithm.advantage_epsilon).ravel()
+    outcomes = GroupOutcomes(
+        rewards=np.array([row.reward for row in rows], dtype=np.float64).reshape(shape),
+        correct=np.array([row.accuracy >= 1 for row in rows]).reshape(shape),
+        lengths=np.array([len(row.tokens) for row in rows], dtype=np.int64).reshape(shape),
+        cut_off=np.array([row.finish_reason != "stop" for row in rows]).reshape(shape),
+    )
+    advantages = advantages_of(outcomes, recipe.algorithm, recipe.rollout.max_response_tokens).ravel()
     return [
         TrainingSample(
             np.array([*row.prompt_tokens, *row.tokens], dtype=np.int64),
@@ -66,7 +72,8 @@ class Microbatch:
 
     tokens, positions: [1, packed] int64; sequences: bounds of the samples.  One entry a response token, in
     packed order: `sources` [responses] index of the position that predicts it, `targets` [responses] int64,
-    `advantages` and `engine_log_probs` [responses] float32.
+    `advantages`, `engine_log_probs` and `lengths` (of the response that it belongs to) [responses] float32.
+    `samples`: how many samples there are, those with an empty response too.
     """
 
     tokens: torch.Tensor
@@ -76,6 +83,8 @@ class Microbatch:
     targets: torch.Tensor
     advantages: torch.Tensor
     engine_log_probs: torch.Tensor
+    lengths: torch.Tensor
+    samples: int
 
 
 def build_microbatch(samples: Sequence[TrainingSample], platform: Platform, multiple: int = 1) -> Microbatch:
@@ -96,6 +105,7 @@ def build_microbatch(samples: Sequence[TrainingSample], platform: Platform, mult
     ]
     source = np.concatenate([*sources, np.zeros(0, np.int64)]).astype(np.int64)
     advantages = [np.full(s.response_length, s.advantage, np.float32) for s in samples]
+    response_lengths = [np.full(s.response_length, s.response_length, np.float32) for s in samples]
     device = platform.device
 
     def to_device(array: NDArray[np.generic]) -> torch.Tensor:
@@ -111,6 +121,8 @@ def build_microbatch(samples: Sequence[TrainingSample], platform: Platform, mult
         engine_log_probs=to_device(
             np.concatenate([*(s.engine_log_probs for s in samples), np.zeros(0, np.float32)])
         ),
+        lengths=to_device(np.concatenate([*response_lengths, np.zeros(0, np.float32)])),
+        samples=len(samples),
     )
 
 

@@ -1,4 +1,7 @@
-"""The token-level clipped surrogate of GRPO with decoupled clipping (arXiv 2402.03300, 2503.14476)."""
+"""The token losses of GRPO: clipped surrogate with decoupled clipping, KL with a reference, their sum.
+
+Papers: arXiv 2402.03300 (GRPO), arXiv 2503.14476 (clip low and high apart, mean over tokens).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,19 @@ import torch
 
 @dataclass(frozen=True)
 class SurrogateLoss:
-    """Sum over tokens, to be divided by the number of response tokens of the whole update.
+    """The surrogate of one microbatch; all tensors are [tokens].
 
-    total: scalar with gradient; ratio: [tokens] new/old probability; clipped: [tokens] bool, where the
-    clipped branch is the smaller one; importance: [tokens] weights, or none when the correction is off.
+    per_token: loss with gradient; ratio: new/old probability; clipped: bool, where the clipped branch is the
+    smaller one; clipped_low and clipped_high: bool, the parts of it with ratio below 1 - clip_low (negative
+    advantage) and above 1 + clip_high (positive advantage); importance: weights, or none when the correction
+    is off.
     """
 
-    total: torch.Tensor
+    per_token: torch.Tensor
     ratio: torch.Tensor
     clipped: torch.Tensor
+    clipped_low: torch.Tensor
+    clipped_high: torch.Tensor
     importance: torch.Tensor | None
 
 
@@ -30,7 +37,7 @@ def surrogate_loss(
     clip_high: float,
     importance_cap: float | None,
 ) -> SurrogateLoss:
-    """-sum_t w_t min(r_t A_t, clip(r_t, 1 - clip_low, 1 + clip_high) A_t), with r = exp(new - old log-prob).
+    """-w_t min(r_t A_t, clip(r_t, 1 - clip_low, 1 + clip_high) A_t), with r = exp(new - old log-prob).
 
     All tensors are [tokens]; only `log_probs` carries a gradient.  With `importance_cap` C the weight is
     min(exp(old - engine log-prob), C), truncated importance sampling for tokens that the engine drew from
@@ -44,4 +51,29 @@ def surrogate_loss(
     if importance_cap is not None:
         importance = torch.exp(old_log_probs - engine_log_probs).clamp(max=importance_cap)
         objective = objective * importance
-    return SurrogateLoss(-objective.sum(), ratio.detach(), (bounded < unclipped).detach(), importance)
+    clipped = (bounded < unclipped).detach()
+    low, high = clipped & (advantages < 0), clipped & (advantages > 0)
+    return SurrogateLoss(-objective, ratio.detach(), clipped, low, high, importance)
+
+
+def k3(log_probs: torch.Tensor, other_log_probs: torch.Tensor) -> torch.Tensor:
+    """exp(d) - 1 - d with d = other - own log-prob of a token that the own policy drew (arXiv 2402.03300, eq. 4).
+
+    Its mean over such tokens estimates KL(own || other) without bias; it is never negative.  All [tokens].
+    """
+    difference = other_log_probs - log_probs
+    # exp(d) - 1 would lose the small differences between two alike policies to rounding.
+    return torch.expm1(difference) - difference
+
+
+def summed_loss(
+    surrogate: torch.Tensor, kl: torch.Tensor | None, kl_coefficient: float, lengths: torch.Tensor | None
+) -> torch.Tensor:
+    """Sum over a microbatch of surrogate + kl_coefficient * kl, a scalar with gradient.
+
+    surrogate, kl: [tokens], kl none without a reference model.  lengths: [tokens], the length of the response
+    that each token belongs to, for the mean over samples of each sample's mean (divide the sum over the update
+    by its samples; arXiv 2402.03300); none for the mean over tokens (divide by its tokens; arXiv 2503.14476).
+    """
+    per_token = surrogate if kl is None else surrogate + kl_coefficient * kl
+    return (per_token if lengths is None else per_token / lengths).sum()

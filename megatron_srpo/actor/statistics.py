@@ -8,19 +8,25 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from megatron_srpo.actor.loss import SurrogateLoss
+from megatron_srpo.actor.loss import SurrogateLoss, k3
 from megatron_srpo.actor.parallel import Ranks
 
 SUMS = (
     "tokens",
+    "gradient_tokens",
+    "loss_count",
     "loss",
     "log_prob",
     "entropy",
     "ratio",
     "clipped",
+    "clipped_low",
+    "clipped_high",
     "importance",
     "mismatch_abs",
     "mismatch_kl",
+    "kl_rollout",
+    "kl_reference",
 )
 
 
@@ -32,34 +38,65 @@ class TokenStatistics:
     largest: torch.Tensor
 
 
+@dataclass(frozen=True)
+class LogProbs:
+    """Log-probs of a microbatch's response tokens, all [responses].
+
+    present: the weights that are trained, now; old: the trainer's weights before the step's first update;
+    engine: as the engine reported them; reference: the reference model's, or none without one.
+    """
+
+    present: torch.Tensor
+    old: torch.Tensor
+    engine: torch.Tensor
+    reference: torch.Tensor | None
+
+
 @torch.no_grad()
 def token_statistics(
-    loss: SurrogateLoss, log_probs: torch.Tensor, engine_log_probs: torch.Tensor, entropy: torch.Tensor
+    loss: torch.Tensor,
+    count: torch.Tensor,
+    surrogate: SurrogateLoss,
+    log_probs: LogProbs,
+    advantages: torch.Tensor,
+    entropy: torch.Tensor,
 ) -> TokenStatistics:
-    """Statistics of one microbatch; all tensors are [responses].
+    """Statistics of one microbatch.
 
-    The mismatch is d = trainer's minus engine's log-prob of the same token under the weights that drew it;
-    exp(d) - 1 - d estimates KL(engine || trainer) without bias and with little variance.
+    loss: summed, scalar; count: what the sum over the update is divided by, scalar; advantages, entropy:
+    [responses].  The mismatch is d = trainer's minus engine's log-prob of the same token under the weights
+    that drew it; exp(d) - 1 - d estimates KL(engine || trainer) without bias and with little variance.
+    `kl_rollout` is the same of the present weights: how far the updates have moved from the rollout policy.
     """
-    difference = log_probs.double() - engine_log_probs.double()
-    importance = loss.importance if loss.importance is not None else torch.ones_like(loss.ratio)
+    engine, present = log_probs.engine.double(), log_probs.present.double()
+    difference = log_probs.old.double() - engine
+    zeros, ones = torch.zeros_like(difference), torch.ones_like(difference)
+    reference = log_probs.reference
     columns = {
-        "tokens": torch.ones_like(difference),
-        "loss": loss.total.double(),
-        "log_prob": log_probs,
+        "tokens": ones,
+        "gradient_tokens": advantages != 0,
+        "loss_count": count,
+        "loss": loss,
+        "log_prob": log_probs.old,
         "entropy": entropy,
-        "ratio": loss.ratio,
-        "clipped": loss.clipped,
-        "importance": importance,
+        "ratio": surrogate.ratio,
+        "clipped": surrogate.clipped,
+        "clipped_low": surrogate.clipped_low,
+        "clipped_high": surrogate.clipped_high,
+        "importance": ones if surrogate.importance is None else surrogate.importance,
         "mismatch_abs": difference.abs(),
         "mismatch_kl": difference.exp() - 1 - difference,
+        "kl_rollout": k3(engine, present),
+        "kl_reference": zeros if reference is None else k3(present, reference.double()),
     }
     sums = torch.stack([columns[name].double().sum() for name in SUMS])
     largest = difference.abs().max() if len(difference) else difference.sum()
     return TokenStatistics(sums, largest)
 
 
-def reduce_statistics(parts: list[TokenStatistics], ranks: Ranks, device: torch.device) -> dict[str, float]:
+def reduce_statistics(
+    parts: list[TokenStatistics], ranks: Ranks, device: torch.device, with_reference: bool
+) -> dict[str, float]:
     """Means over the tokens of all microbatches and data-parallel ranks, the same on every rank.
 
     Only the last pipeline stage has parts; it shares the result with the others.
@@ -78,17 +115,25 @@ def reduce_statistics(parts: list[TokenStatistics], ranks: Ranks, device: torch.
         dist.broadcast(sums, src=last, group=group)
         dist.broadcast(largest, src=last, group=group)
     values = dict(zip(SUMS, sums.tolist(), strict=True))
-    tokens = values.pop("tokens")
-    means = {name: value / max(tokens, 1.0) for name, value in values.items()}
-    return {
-        "response_tokens": tokens,
-        "loss": means["loss"],
+    return metrics_of(values, with_reference) | {"mismatch_max": float(largest)}
+
+
+def metrics_of(sums: dict[str, float], with_reference: bool) -> dict[str, float]:
+    """Metrics of an update from its sums by the names of SUMS; `kl_reference` only where there is a reference."""
+    means = {name: value / max(sums["tokens"], 1.0) for name, value in sums.items()}
+    metrics = {
+        "response_tokens": sums["tokens"],
+        "gradient_tokens": sums["gradient_tokens"],
+        "loss": sums["loss"] / max(sums["loss_count"], 1.0),
         "log_prob": means["log_prob"],
         "entropy": means["entropy"],
         "ratio": means["ratio"],
         "clip_fraction": means["clipped"],
+        "clip_fraction_low": means["clipped_low"],
+        "clip_fraction_high": means["clipped_high"],
         "importance_weight": means["importance"],
         "mismatch_mean": means["mismatch_abs"],
-        "mismatch_max": float(largest),
         "mismatch_kl": means["mismatch_kl"],
+        "kl_rollout": means["kl_rollout"],
     }
+    return metrics | ({"kl_reference": means["kl_reference"]} if with_reference else {})

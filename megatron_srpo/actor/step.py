@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,27 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megatron_srpo.actor.batch import Microbatch, TrainingSample, microbatches_of_rank, read_samples
+from megatron_srpo.actor.batch import Microbatch, TrainingSample, microbatches_of_rank, training_samples
 from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
-from megatron_srpo.actor.loss import surrogate_loss
+from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, wrap_for_training
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
 from megatron_srpo.actor.parallel import Ranks
-from megatron_srpo.actor.statistics import TokenStatistics, reduce_statistics, token_statistics
+from megatron_srpo.actor.reference import build_reference
+from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rollout.journal import read_step
 
 
 @dataclass
 class Actor:
-    """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on."""
+    """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on.
+
+    `reference` is the frozen model of the KL term, or none without one.
+    """
 
     recipe: Recipe
     model_config: ModelConfig
@@ -41,6 +46,7 @@ class Actor:
     model: DistributedDataParallel
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
+    reference: torch.nn.Module | None = None
     version: int = field(default=0)
 
     @property
@@ -56,41 +62,54 @@ def build_actor(
     platform: Platform,
     load: Callable[[GPTModel, ModelConfig], None],
 ) -> Actor:
-    """Model with weights from `load`, gradient buffers and optimizer (whose master weights copy the loaded)."""
+    """Model with weights from `load`, gradient buffers and optimizer (whose master weights copy the loaded).
+
+    With `algorithm.kl_coefficient` a frozen reference with the same weights is built as well.
+    """
     gpt = build_model(model_config, recipe.trainer, platform)
     load(gpt, model_config)
     model = wrap_for_training(gpt)
     model.train()
     optimizer = build_optimizer(recipe.trainer, model)
     scheduler = build_scheduler(recipe.trainer, optimizer)
-    return Actor(recipe, model_config, ranks, platform, gpt, model, optimizer, scheduler)
+    reference = None
+    if recipe.algorithm.kl_coefficient:
+        reference = build_reference(model_config, recipe.trainer, platform, load)
+    return Actor(recipe, model_config, ranks, platform, gpt, model, optimizer, scheduler, reference)
 
 
 def train_step(actor: Actor, path: Path) -> dict[str, float]:
     """Train on the step file: `updates_per_step` optimizer updates over its groups in order.
 
-    Returns the metrics, the same on every rank.  Raises SrpoError when the very first step shows that the
-    trainer and the engine disagree about the log-probs of the engine's own tokens.
+    The recipe is that of the step's stage.  Returns the metrics, the same on every rank.  Raises SrpoError when
+    the very first step shows that the trainer and the engine disagree about the log-probs of the engine's tokens.
     """
     started = time.monotonic()
-    recipe = actor.recipe
-    samples = read_samples(path, recipe.rollout.samples_per_prompt, recipe.algorithm)
+    rows = read_step(path)
+    recipe = actor.recipe.at_stage(rows[0].stage)
+    rate_scale = recipe.trainer.optimizer.learning_rate / actor.recipe.trainer.optimizer.learning_rate
+    staged = replace(actor, recipe=recipe)
+    samples = training_samples(path, rows, recipe)
     parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)
     if parts is None:
         raise SrpoError(
             f"{path}: its {len(samples) // recipe.rollout.samples_per_prompt} groups cannot be split into "
             f"trainer.updates_per_step {recipe.trainer.updates_per_step} equal parts; set it to a divisor"
         )
-    updates = [microbatches(actor, part) for part in parts]
+    updates = [microbatches(staged, part) for part in parts]
     # With one update the policy that is trained is the one that is compared: the ratio's denominator is its
     # own log-prob.  With several, the log-probs before the first update are computed beforehand.
-    old = [log_probs_of(actor, update) if len(updates) > 1 else None for update in updates]
+    old = [log_probs_of(staged, update) if len(updates) > 1 else None for update in updates]
+    reference = [
+        log_probs_of(staged, update, actor.reference) if actor.reference is not None else None
+        for update in updates
+    ]
     collected: list[dict[str, float]] = []
-    for update, old_log_probs in zip(updates, old, strict=True):
-        statistics = _forward_backward(actor, update, old_log_probs)
+    for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
+        statistics = _forward_backward(staged, update, old_log_probs, reference_log_probs)
         if actor.version == 0 and not collected:
             check_mismatch(statistics, recipe.algorithm.mismatch_limit)
-        collected.append(statistics | _apply_gradients(actor))
+        collected.append(statistics | _apply_gradients(staged, rate_scale))
     actor.version += 1
     metrics = _combine(collected)
     metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
@@ -115,11 +134,13 @@ def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microb
     return microbatches_of_rank(samples, limit, actor.ranks, actor.platform, actor.length_multiple)
 
 
-def run_schedule(actor: Actor, batches: Sequence[Any], loss: Callable[..., Any], forward_only: bool) -> list[Any]:
-    """Run Megatron's schedule over microbatches.
+def run_schedule(
+    model: torch.nn.Module, batches: Sequence[Any], loss: Callable[..., Any], forward_only: bool
+) -> list[Any]:
+    """Run Megatron's schedule with the actor's model or the reference over microbatches.
 
     `loss(logits [tokens, local vocabulary], batch)` is called on the last pipeline stage and returns what
-    Megatron's schedules expect: (summed loss, number of tokens, anything), the last of which is collected.
+    Megatron's schedules expect: (summed loss, what to divide it by, anything), the last of which is collected.
     """
 
     def forward_step(iterator: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
@@ -131,7 +152,7 @@ def run_schedule(actor: Actor, batches: Sequence[Any], loss: Callable[..., Any],
     collected: list[Any] = get_forward_backward_func()(
         forward_step_func=forward_step,
         data_iterator=iter(batches),
-        model=[actor.model],
+        model=[model],
         num_microbatches=len(batches),
         seq_length=1,  # not used: packed lengths vary, and stages tell each other the shapes
         micro_batch_size=1,
@@ -148,32 +169,41 @@ def _response_logits(actor: Actor, logits: torch.Tensor, batch: Microbatch) -> t
 
 
 @torch.no_grad()
-def log_probs_of(actor: Actor, batches: Sequence[Microbatch]) -> list[torch.Tensor]:
-    """Log-probs of each microbatch's response tokens under the present weights, without gradient.
+def log_probs_of(
+    actor: Actor, batches: Sequence[Microbatch], model: torch.nn.Module | None = None
+) -> list[torch.Tensor]:
+    """Log-probs of each microbatch's response tokens under the actor's present weights, or those of `model`.
 
     Empty on all but the last pipeline stage.
     """
 
     def loss(logits: torch.Tensor, batch: Microbatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         log_probs = token_log_probs(_response_logits(actor, logits, batch), batch.targets)
-        return log_probs.sum(), _count(batch), log_probs
+        return log_probs.sum(), _count(batch, "tokens"), log_probs
 
-    return run_schedule(actor, [(batch,) for batch in batches], loss, forward_only=True)
+    return run_schedule(
+        actor.model if model is None else model, [(batch,) for batch in batches], loss, forward_only=True
+    )
 
 
-def _count(batch: Microbatch) -> torch.Tensor:
-    return torch.tensor(len(batch.targets), dtype=torch.int, device=batch.targets.device)
+def _count(batch: Microbatch, loss_over: str) -> torch.Tensor:
+    """The microbatch's part of what the update's summed loss is divided by: its response tokens or its samples."""
+    count = batch.samples if loss_over == "samples" else len(batch.targets)
+    return torch.tensor(count, dtype=torch.int, device=batch.targets.device)
 
 
 def _forward_backward(
-    actor: Actor, batches: Sequence[Microbatch], old_log_probs: list[torch.Tensor] | None
+    actor: Actor,
+    batches: Sequence[Microbatch],
+    old_log_probs: list[torch.Tensor] | None,
+    reference_log_probs: list[torch.Tensor] | None,
 ) -> dict[str, float]:
     """Accumulate the update's gradient in Megatron's buffers and return its statistics."""
     algorithm = actor.recipe.algorithm
     tensor_group = parallel_state.get_tensor_model_parallel_group()
 
     def loss(
-        logits: torch.Tensor, batch: Microbatch, old: torch.Tensor | None
+        logits: torch.Tensor, batch: Microbatch, old: torch.Tensor | None, reference: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
         scaled = _response_logits(actor, logits, batch)
         entropy = token_entropy(scaled.detach(), tensor_group)
@@ -188,20 +218,27 @@ def _forward_backward(
             algorithm.clip_high,
             algorithm.importance_cap,
         )
-        statistics = token_statistics(surrogate, before, batch.engine_log_probs, entropy)
-        # Megatron divides by the token count of the whole update (calculate_per_token_loss).
-        return surrogate.total, _count(batch), statistics
+        kl = None if reference is None else k3(log_probs, reference)
+        lengths = batch.lengths if algorithm.loss_over == "samples" else None
+        total = summed_loss(surrogate.per_token, kl, algorithm.kl_coefficient, lengths)
+        count = _count(batch, algorithm.loss_over)
+        known = LogProbs(log_probs.detach(), before, batch.engine_log_probs, reference)
+        # Megatron divides by the sum of the counts of the whole update (calculate_per_token_loss).
+        return total, count, token_statistics(total, count, surrogate, known, batch.advantages, entropy)
 
     actor.model.zero_grad_buffer()
     actor.optimizer.zero_grad()
-    olds = old_log_probs or [None] * len(batches)
-    parts = run_schedule(actor, list(zip(batches, olds, strict=True)), loss, forward_only=False)
-    return reduce_statistics(parts, actor.ranks, actor.platform.device)
+    nothing = [None] * len(batches)
+    with_log_probs = zip(batches, old_log_probs or nothing, reference_log_probs or nothing, strict=True)
+    parts = run_schedule(actor.model, list(with_log_probs), loss, forward_only=False)
+    return reduce_statistics(parts, actor.ranks, actor.platform.device, actor.reference is not None)
 
 
-def _apply_gradients(actor: Actor) -> dict[str, float]:
-    """Clip and step; raises SrpoError when the gradient is not finite."""
+def _apply_gradients(actor: Actor, rate_scale: float) -> dict[str, float]:
+    """Clip and step with `rate_scale` times the schedule's rate; raises SrpoError for a broken gradient."""
     actor.scheduler.step(increment=1)
+    for group in actor.optimizer.param_groups:
+        group["lr"] *= rate_scale
     succeeded, grad_norm, _ = actor.optimizer.step()
     norm = float(grad_norm) if grad_norm is not None else 0.0
     if not succeeded or norm != norm or norm == float("inf"):
@@ -226,7 +263,8 @@ def check_mismatch(statistics: dict[str, float], limit: float) -> None:
 def _combine(updates: Sequence[dict[str, float]]) -> dict[str, float]:
     """Metrics of a step: means over its updates, but sums of counts, maxima of maxima, the last rate."""
     combined = {name: sum(u[name] for u in updates) / len(updates) for name in updates[0]}
-    combined["response_tokens"] = sum(u["response_tokens"] for u in updates)
+    for name in ("response_tokens", "gradient_tokens"):
+        combined[name] = sum(u[name] for u in updates)
     combined["mismatch_max"] = max(u["mismatch_max"] for u in updates)
     combined["learning_rate"] = updates[-1]["learning_rate"]
     return combined

@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megatron_srpo.data.code_tests import CodeTests, parse_tests
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.model_folder import load_tokenizer
 
 if TYPE_CHECKING:
     from megatron_srpo.recipe.schema import Recipe
 
-REQUIRED = ("id", "prompt", "answer")
+REQUIRED = ("id", "prompt")
+JUDGES = ("answer", "tests")  # at least one of them
+DOMAINS = ("math", "code")
 PARQUET = (".parquet",)
 JSON = (".json", ".jsonl")
 NO_ROWS = "the file has no rows; at least one problem is needed."
@@ -29,15 +32,18 @@ NO_ROWS = "the file has no rows; at least one problem is needed."
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem with its reference answer."""
+    """One problem with what a response is judged by: a reference answer (math) or tests (code)."""
 
     id: str
     prompt: str
     answer: str
+    """Empty where a code problem has none."""
     domain: str = "math"
     source: str = ""
     difficulty: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    tests: CodeTests | None = None
+    """Of a code problem, and of no other."""
 
 
 def load_problems(path: Path) -> list[Problem]:
@@ -45,7 +51,8 @@ def load_problems(path: Path) -> list[Problem]:
 
     Raises:
         SrpoError: naming file, row (counted from 1) and column for a missing file or column, an empty or
-            wrongly typed field, or an id that stands twice.
+            wrongly typed field, an unknown domain, a math problem without answer or with tests, a code
+            problem without tests, or an id that stands twice.
     """
     check_columns(path)
     problems: list[Problem] = []
@@ -90,10 +97,12 @@ def check_columns(path: Path) -> None:
 
 def _require(path: Path, names: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in names]
+    if not any(name in names for name in JUDGES):
+        missing.append(JUDGES[0])
     if missing:
         raise SrpoError(
-            f"{path}: the column {' and the column '.join(missing)} is missing; "
-            f"needed are {', '.join(REQUIRED)}, found {', '.join(names) or 'none'}."
+            f"{path}: the column {' and the column '.join(missing)} is missing; needed are {', '.join(REQUIRED)} "
+            f"and {' or '.join(JUDGES)}, found {', '.join(names) or 'none'}."
         )
 
 
@@ -133,18 +142,43 @@ def _quiet() -> Iterator[None]:
 
 def _problem(values: Mapping[str, Any], where: str) -> Problem:
     """One row, checked."""
-    texts: dict[str, str] = {}
-    for name in (*REQUIRED, "domain", "source", "difficulty"):
-        value = values.get(name)
-        if value is None and name not in REQUIRED:
-            continue
-        if not isinstance(value, str):
-            found = "nothing" if value is None else f"{value!r}, a {type(value).__name__}"
-            raise SrpoError(f"{where}, column {name}: expected text, found {found}.")
-        if not value.strip() and name in REQUIRED:
-            raise SrpoError(f"{where}, column {name}: the text is empty.")
-        texts[name] = value
-    return Problem(**texts, meta=_meta(values.get("meta"), where))
+    tests = _text(values, "tests", where) or ""
+    domain = _text(values, "domain", where) or ("code" if tests.strip() else "math")
+    if domain not in DOMAINS:
+        raise SrpoError(f"{where}, column domain: unknown domain {domain!r}; expected {' or '.join(DOMAINS)}.")
+    texts = {name: _needed(values, name, where) for name in ("id", "prompt")}
+    read_answer = _needed if domain == "math" else _text
+    if domain == "math" and tests.strip():
+        raise SrpoError(f"{where}, column tests: a math problem has none; empty it, or set domain to code.")
+    if domain == "code" and not tests.strip():
+        raise SrpoError(f"{where}, column tests: a code problem needs tests, found none.")
+    return Problem(
+        **texts,
+        answer=read_answer(values, "answer", where) or "",
+        domain=domain,
+        source=_text(values, "source", where) or "",
+        difficulty=_text(values, "difficulty", where),
+        meta=_meta(values.get("meta"), where),
+        tests=parse_tests(tests, f"{where}, column tests") if domain == "code" else None,
+    )
+
+
+def _needed(values: Mapping[str, Any], name: str, where: str) -> str:
+    """A text that must be there."""
+    value = _text(values, name, where)
+    if value is None:
+        raise SrpoError(f"{where}, column {name}: expected text, found nothing.")
+    if not value.strip():
+        raise SrpoError(f"{where}, column {name}: the text is empty.")
+    return value
+
+
+def _text(values: Mapping[str, Any], name: str, where: str) -> str | None:
+    """A text, or None where the row or the whole file has none."""
+    value = values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise SrpoError(f"{where}, column {name}: expected text, found {value!r}, a {type(value).__name__}.")
+    return value
 
 
 def _meta(value: Any, where: str) -> Mapping[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from megatron_srpo.controller import Controller, Observers, Rollouts
-from megatron_srpo.data.problems import PromptEncoder, load_problems
-from megatron_srpo.errors import SrpoError, StoppedError
-from megatron_srpo.launch.run_directory import RunDirectory
+from megatron_srpo.curriculum.curriculum import Curriculum
+from megatron_srpo.curriculum.restore import CurriculumStore
+from megatron_srpo.data.problems import Problem, PromptEncoder, load_problems
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch.run_directory import RunDirectory, is_finished
+from megatron_srpo.launch.stop import run_until_signal
 from megatron_srpo.launch.trainer import Trainer, start_trainer
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
 from megatron_srpo.observe.progress import Progress
@@ -30,6 +32,8 @@ from megatron_srpo.rollout.fleet import EngineFleet
 from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath
 from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
+T = TypeVar("T")
+
 # How long the processes' own reason is waited for when the connection to them breaks.
 _REASON_SECONDS = 3.0
 
@@ -44,29 +48,10 @@ def train(recipe: Recipe, replay: Path | None) -> None:
         directory = recipe.directory.with_name(recipe.directory.name + "-replay")
         recipe = recipe.model_copy(update={"run_dir": directory})
     with RunDirectory(recipe) as run:
-        if replay is None and run.is_finished:
-            print(f"{run.path}: all {recipe.steps} steps are done; the trained model is in {run.path / 'model'}")
+        if replay is None and is_finished(recipe):
+            print(f"{run.path}: the run is finished; the trained model is in {run.path / 'model'}")
             return
-        asyncio.run(_until_signal(_train(run, replay)))
-
-
-async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
-    task = asyncio.create_task(work)
-    received: list[signal.Signals] = []
-
-    def stop(number: signal.Signals) -> None:
-        if not received:  # a second signal must not cut the stopping short
-            task.cancel()
-        received.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not received:
-            raise
-        raise StoppedError(received[0]) from None
+        run_until_signal(_train(run, replay))
 
 
 async def _train(run: RunDirectory, replay: Path | None) -> None:
@@ -82,8 +67,9 @@ async def _train(run: RunDirectory, replay: Path | None) -> None:
             rollouts = await _rollouts(run, trainer, engines, stack) if engines is not None else None
             controller = Controller(recipe, run.journal, trainer, rollouts, Observers(metrics, events, progress))
             watchers = [trainer.watch(), *([engines.watch()] if engines is not None else [])]
-            await supervise(controller.run(steps), watchers)
+            ended = await supervise(controller.run(steps), watchers)
             await supervise(trainer.export(run.path / "model"), [trainer.watch()])
+            run.finish(trainer.version, ended)
             progress.say(f"trained weights, as a Hugging Face folder: {run.path / 'model'}")
 
 
@@ -121,15 +107,24 @@ async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack
     stack.push_async_callback(fleet.close)
     rewards = await stack.enter_async_context(RewardPool(recipe.reward))
     encoder = PromptEncoder.from_recipe(recipe)
-    problems = load_problems(recipe.data.train)
+    problems = {source: load_problems(path) for source, path in recipe.train_files.items()}
+    curriculum, store = Curriculum(recipe, _ids(problems)), CurriculumStore(run.path, run.journal)
+    restored = store.restore(curriculum)
     collector = RolloutCollector(recipe, read_model_config(recipe.model.path), fleet, encoder, rewards)
     return Rollouts(
         collector,
         _weight_path(recipe, run.path, trainer, fleet),
+        curriculum,
+        store,
+        restored,
         problems,
-        encoder.encode_all(problems),
+        {source: encoder.encode_all(of_source) for source, of_source in problems.items()},
         _held_out(recipe, encoder, run.path),
     )
+
+
+def _ids(problems: Mapping[str, Sequence[Problem]]) -> dict[str, list[str]]:
+    return {source: [problem.id for problem in of_source] for source, of_source in problems.items()}
 
 
 def _weight_path(recipe: Recipe, path: Path, trainer: Trainer, fleet: EngineFleet) -> WeightPath:
@@ -145,15 +140,16 @@ def _weight_path(recipe: Recipe, path: Path, trainer: Trainer, fleet: EngineFlee
 
 
 def _held_out(recipe: Recipe, encoder: PromptEncoder, path: Path) -> HeldOut | None:
-    if recipe.data.heldout is None:
+    if not recipe.data.heldout:
         return None
-    problems = load_problems(recipe.data.heldout)[: recipe.evaluation.max_prompts]
-    prompts = encoder.encode_all(problems)
-    return HeldOut(problems, prompts, recipe.evaluation.samples_per_prompt, path / "evaluation")
+    files = recipe.data.heldout.items()
+    problems = {source: load_problems(file)[: recipe.evaluation.max_prompts] for source, file in files}
+    prompts = {source: encoder.encode_all(of_source) for source, of_source in problems.items()}
+    return HeldOut(recipe, problems, prompts, path / "evaluation")
 
 
-async def supervise(work: Awaitable[None], watchers: list[Coroutine[Any, Any, None]]) -> None:
-    """Await the work while processes are watched; the death of a process ends the work with its reason."""
+async def supervise(work: Awaitable[T], watchers: list[Coroutine[Any, Any, None]]) -> T:
+    """The work's result, while processes are watched; the death of a process ends the work with its reason."""
     main = asyncio.ensure_future(work)
     watching = [asyncio.create_task(watcher) for watcher in watchers]
     try:
@@ -164,6 +160,6 @@ async def supervise(work: Awaitable[None], watchers: list[Coroutine[Any, Any, No
         for task in watching:
             if task.done():
                 task.result()
-        await main
+        return await main
     finally:
         await cancel_all([main, *watching])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -12,9 +13,11 @@ from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import Journal, replace_file
 
+FINISHED = "finished.json"
 # What may change between two starts of one run: nothing that changes what is learned from what is recorded.
 _FREE = (
     "steps",
+    "budget_tokens",
     "resume",
     "run_dir",
     "checkpoint",
@@ -23,6 +26,7 @@ _FREE = (
     "evaluation",
     "reward.workers",
     "algorithm.mismatch_limit",
+    "curriculum.dynamic",
     "rollout.max_concurrent_requests",
     "rollout.request_timeout_seconds",
     "rollout.request_retries",
@@ -78,14 +82,14 @@ class RunDirectory:
         patterns = ("rollouts/step-*.parquet", "rollouts/open/*/group-*.parquet", "checkpoints/*/manifest.json")
         return any(any(self.path.glob(pattern)) for pattern in patterns)
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the recipe's last step is saved, measured and exported."""
-        steps = f"{self.recipe.steps:06d}"
-        files = ["model/config.json", f"checkpoints/step-{steps}/manifest.json"]
-        if self.recipe.data.heldout is not None:
-            files.append(f"evaluation/version-{steps}.parquet")
-        return all((self.path / file).exists() for file in files)
+    def finish(self, weight_version: int, ended_by: str) -> None:
+        """Record that everything is trained, saved, measured and exported."""
+        record = {
+            "weight_version": weight_version,
+            "ended_by": ended_by,
+            "budget_tokens": self.recipe.budget_tokens,
+        }
+        replace_file(self.path / FINISHED, json.dumps(record).encode() + b"\n")
 
     def _check_resume(self) -> None:
         if self.recipe.resume == "never" and self.has_progress:
@@ -96,17 +100,8 @@ class RunDirectory:
             raise SrpoError(f"{self.path}: resume is must, but there is no run in it; check --run-dir")
 
     def _check_recipe(self) -> None:
-        recorded = self.path / "recipe.yaml"
-        if not self.has_progress or not recorded.exists():
-            return
-        changed = differences(load_recipe(recorded), self.recipe)
-        refused = {key: values for key, values in changed.items() if not _is_free(key)}
-        if refused:
-            told = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in refused.items())
-            raise SrpoError(
-                f"{self.path}: the recipe has changed in what this run has learned from ({told}); "
-                "undo the change or give another --run-dir"
-            )
+        if self.has_progress and (self.path / "recipe.yaml").exists():
+            check_recorded(self.recipe)
 
     def copy_steps(self, source: Path) -> int:
         """Take over the recorded steps of another run, to be replayed; returns how many there are.
@@ -126,7 +121,36 @@ class RunDirectory:
             )
         for step in steps[len(mine) :]:
             replace_file(self.journal.step_path(step), recorded.step_path(step).read_bytes())
+        for switch in recorded.root.glob("stage-??????.json"):
+            replace_file(self.journal.root / switch.name, switch.read_bytes())
         return len(steps)
+
+
+def check_recorded(recipe: Recipe) -> None:
+    """Raise SrpoError when the run directory's recipe differs in what the run has learned from."""
+    changed = differences(load_recipe(recipe.directory / "recipe.yaml"), recipe)
+    refused = {key: values for key, values in changed.items() if not _is_free(key)}
+    if refused:
+        told = "; ".join(f"{key} was {old!r} and is {new!r}" for key, (old, new) in refused.items())
+        raise SrpoError(
+            f"{recipe.directory}: the recipe has changed in what this run has learned from ({told}); "
+            "undo the change or give another --run-dir"
+        )
+
+
+def is_finished(recipe: Recipe) -> bool:
+    """Whether the recipe's run has come to an end that still is one: a larger `steps` or token budget goes on."""
+    path = recipe.directory / FINISHED
+    if not path.exists() or not (recipe.directory / "model" / "config.json").exists():
+        return False
+    try:
+        recorded = json.loads(path.read_text())
+        ended_by, version, budget = (recorded[key] for key in ("ended_by", "weight_version", "budget_tokens"))
+    except (ValueError, TypeError, KeyError) as error:
+        raise SrpoError(f"{path}: does not say how the run ended ({error!r}); remove it to go on") from error
+    if ended_by == "steps":
+        return bool(version >= recipe.steps)
+    return bool(ended_by == "curriculum" or budget == recipe.budget_tokens)
 
 
 def _is_free(key: str) -> bool:
@@ -136,7 +160,9 @@ def _is_free(key: str) -> bool:
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted keys in which two recipes differ, with both values."""
     before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    return {key: (before.get(key), after.get(key)) for key in after if before.get(key) != after.get(key)}
+    return {
+        key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)
+    }
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,7 +31,7 @@ def schema_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[s
                 yield from schema_keys(kind, f"{prefix}{name}.")
 
 
-def nearest_key(key: str) -> str | None:
+def nearest_key(key: str, model: type[BaseModel] = Recipe) -> str | None:
     """The schema's key most like `key`, wherever it stands, or None when nothing is alike."""
 
     def likeness(candidate: str) -> float:
@@ -39,32 +39,38 @@ def nearest_key(key: str) -> str | None:
         last = SequenceMatcher(None, key.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
         return whole + last
 
-    best = max(schema_keys(), key=likeness)
+    best = max(schema_keys(model), key=likeness)
     return best if likeness(best) >= ALIKE else None
 
 
-def explain(error: ValidationError, file: str, source_of: Callable[[Location], str | None]) -> str:
+def explain(
+    error: ValidationError,
+    file: str,
+    source_of: Callable[[Location], str | None],
+    model: type[BaseModel] = Recipe,
+) -> str:
     """One sentence, or a headline and a line for each of several findings.
 
     Args:
         error: what pydantic found in the merged recipe.
         file: the recipe file that the user named.
         source_of: the file or override that a location's value came from.
+        model: the schema that was not met.
     """
-    findings = [_finding(item, file, source_of) for item in error.errors(include_url=False)]
+    findings = [_finding(item, file, source_of, model) for item in error.errors(include_url=False)]
     if len(findings) == 1:
         return findings[0]
     return "\n".join([f"{file}: {len(findings)} things are wrong.", *(f"  {line}" for line in findings)])
 
 
-def _finding(item: Any, file: str, source_of: Callable[[Location], str | None]) -> str:
+def _finding(item: Any, file: str, source_of: Callable[[Location], str | None], model: type[BaseModel]) -> str:
     """One pydantic error as a sentence."""
     location: Location = item["loc"]
     key, kind = dotted(location), item["type"]
     source = source_of([part for part in location if isinstance(part, str)]) or file
     if kind == "extra_forbidden":
-        near = nearest_key(key)
-        advice = f"did you mean {near}?" if near else f"the keys here are {_siblings(location)}."
+        near = nearest_key(key, model)
+        advice = f"did you mean {near}?" if near else f"the keys here are {_siblings(location, model)}."
         return f"{source}: unknown key {key}; {advice}"
     if kind == "missing":
         return f"{file}: the key {key} is missing; it has no default, so the recipe must set it."
@@ -84,7 +90,7 @@ def _found(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _siblings(location: Location) -> str:
+def _siblings(location: Location, model: type[BaseModel]) -> str:
     """The keys that the section of an unknown key has."""
     prefix = dotted(location[:-1])
-    return ", ".join(key for key in schema_keys() if key.rpartition(".")[0] == prefix and key != prefix)
+    return ", ".join(key for key in schema_keys(model) if key.rpartition(".")[0] == prefix and key != prefix)

@@ -1,7 +1,8 @@
 """From YAML files and `key=value` overrides to a checked `Recipe`.
 
 A file may start from another one with `base: other.yaml`, looked up beside the file that names it.  Later
-layers win: base, file, overrides.  Mappings are merged key by key; everything else, lists too, is replaced.
+layers win: base, file, overrides.  Mappings are merged key by key; everything else, lists too, is replaced, and an
+empty mapping empties the one below it (`heldout: {}`).
 
 Paths inside a recipe (`model.path`, `data.train`, ...) are left as they are written: a relative one is meant
 from the directory in which the command runs, and `preflight` says where it looked.
@@ -134,7 +135,7 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any], source: str, prefi
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or not value:
             merged[key] = value
         elif below is None or isinstance(below, Mapping):
             merged[key] = _merge(below or {}, value, source, f"{prefix}{key}.")

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from megatron_srpo.recipe.curriculum import StageSection
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.preflight import longest_sequence
 from megatron_srpo.recipe.schema import Recipe
@@ -50,6 +51,19 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
+class StagePlan:
+    """One stage: shares of its sources, its step, and its end in words."""
+
+    stage: str
+    mixture: dict[str, float]
+    prompts_per_step: int
+    samples_per_prompt: int
+    max_response_tokens: int
+    learning_rate: float
+    end: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """A recipe worked out against its model."""
 
@@ -57,6 +71,7 @@ class Plan:
     model: ModelConfig
     parameters: int
     batch: BatchPlan
+    stages: tuple[StagePlan, ...]
     ranks: tuple[RankPlan, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -79,6 +94,7 @@ class Plan:
             ],
             "trainer": [asdict(rank) for rank in self.ranks],
             "batch": asdict(self.batch),
+            "stages": [asdict(stage) for stage in self.stages],
             "estimates": ["weight_bytes", "gradient_bytes", "optimizer_bytes"],
         }
 
@@ -95,6 +111,7 @@ def make_plan(recipe: Recipe, model: ModelConfig) -> Plan:
         model=model,
         parameters=count_parameters(model),
         batch=_batch(recipe),
+        stages=tuple(_stage(recipe, stage) for stage in recipe.curriculum.stages),
         ranks=tuple(_rank(recipe, model, rank) for rank in range(recipe.trainer.ranks)),
     )
 
@@ -131,6 +148,7 @@ def _rank(recipe: Recipe, model: ModelConfig, rank: int) -> RankPlan:
         if not (model.tie_word_embeddings and first):
             parameters += embedding
     width = WIDTH[trainer.dtype]
+    models = 2 if recipe.algorithm.kl_coefficient else 1  # the KL term's reference has weights only
     state = ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0)
     return RankPlan(
         rank=rank,
@@ -138,15 +156,36 @@ def _rank(recipe: Recipe, model: ModelConfig, rank: int) -> RankPlan:
         data=rank // size % recipe.data_parallel,
         pipeline=stage,
         parameters=parameters,
-        weight_bytes=parameters * width,
+        weight_bytes=parameters * width * models,
         gradient_bytes=parameters * GRADIENT_BYTES,
         optimizer_bytes=parameters * state // recipe.data_parallel,
     )
 
 
+def _stage(recipe: Recipe, stage: StageSection) -> StagePlan:
+    weights = recipe.mixture(stage)
+    here = recipe.at_stage(stage.name)
+    end = stage.end
+    ends = [f"{end.steps} steps"] if end.steps else []
+    ends += [f"{end.epochs} epochs"] if end.epochs else []
+    if end.plateau is not None:
+        ends.append(f"plateau of {end.plateau.metric} over {end.plateau.window} steps")
+    return StagePlan(
+        stage=stage.name,
+        mixture={source: weight / sum(weights.values()) for source, weight in weights.items()},
+        prompts_per_step=here.rollout.prompts_per_step,
+        samples_per_prompt=here.rollout.samples_per_prompt,
+        max_response_tokens=here.rollout.max_response_tokens,
+        learning_rate=here.trainer.optimizer.learning_rate,
+        end=" or ".join(ends) or "the run's",
+    )
+
+
 def _batch(recipe: Recipe) -> BatchPlan:
-    rollout, trainer, longest = recipe.rollout, recipe.trainer, longest_sequence(recipe)
-    samples = recipe.samples_per_step
+    rollout, trainer, samples = recipe.rollout, recipe.trainer, recipe.samples_per_step
+    stages = [recipe.at_stage(stage.name) for stage in recipe.curriculum.stages]
+    longest = max(longest_sequence(stage) for stage in stages)
+    draws = recipe.curriculum.dynamic.max_draws if recipe.curriculum.strategy == "dynamic" else 1.0
     return BatchPlan(
         prompts_per_step=rollout.prompts_per_step,
         samples_per_prompt=rollout.samples_per_prompt,
@@ -156,7 +195,7 @@ def _batch(recipe: Recipe) -> BatchPlan:
         samples_per_update_and_data_rank=samples / trainer.updates_per_step / recipe.data_parallel,
         longest_sequence=longest,
         max_tokens_per_microbatch=trainer.max_tokens_per_microbatch,
-        max_tokens_per_step=samples * longest,
+        max_tokens_per_step=max(int(s.samples_per_step * draws) * longest_sequence(s) for s in stages),
         steps=recipe.steps,
         updates=recipe.steps * trainer.updates_per_step,
     )
@@ -182,6 +221,18 @@ def print_plan(plan: Plan, resolved: str, console: Console) -> None:
     for name, value in asdict(plan.batch).items():
         batch.add_row(name, f"{value:,}")
     console.print(batch)
+    stages = Table("stage", "mixture", "step", "response", "learning rate", "end")
+    stages.title = f"Curriculum, strategy {recipe.curriculum.strategy}"
+    for stage in plan.stages:
+        stages.add_row(
+            stage.stage,
+            ", ".join(f"{source} {share:.0%}" for source, share in stage.mixture.items()),
+            f"{stage.prompts_per_step} x {stage.samples_per_prompt}",
+            f"{stage.max_response_tokens}",
+            f"{stage.learning_rate:g}",
+            stage.end,
+        )
+    console.print(stages)
     processes = Table("process", "place", "weights", "gradients", "optimizer", title="Processes (bytes estimated)")
     processes.add_row("controller", "1 process", "", "", "")
     for number in range(recipe.engine.count):

@@ -37,7 +37,12 @@ def preflight(recipe: Recipe, *, replay: Path | None = None, prompts: bool = Tru
     model = check_model_folder(recipe.model.path)
     check_tokenizer(model)
     check_parallel(model, recipe.trainer)
-    check_lengths(model, recipe)
+    for stage in recipe.curriculum.stages:
+        here = recipe.at_stage(stage.name)
+        try:
+            check_lengths(model, here)
+        except SrpoError as error:
+            raise (error if here is recipe else SrpoError(f"stage {stage.name}: {error}")) from None
     if replay is None:
         check_engine_parallel(model, recipe.engine)
         check_engine_python(recipe)
@@ -54,6 +59,12 @@ def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
         SrpoError: with the keys and their numbers.
     """
     rollout, longest = recipe.rollout, longest_sequence(recipe)
+    buffer = recipe.algorithm.overlong_buffer
+    if recipe.algorithm.overlong == "soft_penalty" and buffer is not None and buffer > rollout.max_response_tokens:
+        raise SrpoError(
+            f"algorithm.overlong_buffer {buffer} is longer than rollout.max_response_tokens "
+            f"{rollout.max_response_tokens}; the penalty grows over the last tokens before that limit: lower it."
+        )
     lengths = (
         f"rollout.max_prompt_tokens {rollout.max_prompt_tokens} + rollout.max_response_tokens "
         f"{rollout.max_response_tokens} = {longest}"
@@ -120,7 +131,7 @@ def check_data(recipe: Recipe, *, prompts: bool) -> None:
     Raises:
         SrpoError: naming the file, and the row or problem where there is one.
     """
-    files = [recipe.data.train, *([recipe.data.heldout] if recipe.data.heldout else [])]
+    files = [*recipe.train_files.values(), *recipe.data.heldout.values()]
     for file in files:
         check_columns(file)
     if not prompts:
@@ -132,3 +143,20 @@ def check_data(recipe: Recipe, *, prompts: bool) -> None:
             encoder.encode_all(problems)
         except SrpoError as error:
             raise SrpoError(f"{file}: {error}") from None
+        if file in recipe.train_files.values():
+            check_min_pool(recipe, file, len(problems))
+
+
+def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:
+    """A strategy that leaves prompts out can leave any out.
+
+    Raises:
+        SrpoError: when a source is too small for the recipe's min_pool.
+    """
+    section = recipe.curriculum
+    least = section.min_pool
+    if section.strategy in ("history", "predictive") and least is not None and least >= size:
+        raise SrpoError(
+            f"curriculum.min_pool {least} is not below the {size} problems of {file}, so every epoch would take "
+            f"all of them, whatever strategy {section.strategy} chooses; lower it."
+        )

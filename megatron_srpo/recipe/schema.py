@@ -6,24 +6,24 @@ description of a run.  No torch here: `srpo plan` must answer at once.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.curriculum import CurriculumSection, StageSection
+from megatron_srpo.recipe.section import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
 
-
-class Section(BaseModel):
-    """Base of every part of the recipe: frozen, strict about keys."""
-
-    # Defaults are not validated: reading JSON strictly, pydantic would refuse the Path among them.  The tests
-    # load a fully resolved recipe instead, which checks every default.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class ModelSection(Section):
@@ -35,14 +35,20 @@ class ModelSection(Section):
 class DataSection(Section):
     """Problems to train on and problems that are only measured."""
 
-    train: Path = Field(description="parquet with the columns id, prompt, answer")
-    heldout: Path | None = Field(None, description="parquet of the same form, never trained on")
+    train: dict[str, Path] = Field(
+        min_length=1,
+        description="a file for each source: parquet with the columns id, prompt, answer (math) or tests (code)",
+    )
+    heldout: dict[str, Path] = Field({}, description="files of the same form that are only measured")
     prompt_template: str = Field("{question}", description="text in which {question} stands for the problem")
 
     @model_validator(mode="after")
-    def _template_has_question(self) -> DataSection:
+    def _well_formed(self) -> DataSection:
         if "{question}" not in self.prompt_template:
             raise ValueError("prompt_template must contain {question}")
+        for name in (*self.train, *self.heldout):
+            if not _SOURCE.fullmatch(name):
+                raise ValueError(f"source {name!r}: a name has letters, digits, dots, dashes and underscores only")
         return self
 
 
@@ -121,17 +127,42 @@ class TrainerSection(Section):
 
 
 class AlgorithmSection(Section):
-    """GRPO with a token-level clipped loss (arXiv 2402.03300, 2503.14476, 2504.14286)."""
+    """GRPO with a token-level clipped loss (arXiv 2402.03300, 2503.14476, 2504.14286), and variants of it."""
 
+    advantage: Literal["group_normalized", "mean_centered", "leave_one_out"] = Field(
+        "group_normalized",
+        description="a reward less its group's mean over the deviation; less the mean; less the others' mean",
+    )
+    advantage_epsilon: PositiveFloat = Field(1e-6, description="added to the deviation by group_normalized")
+    pass_rate_exponent: NonNegativeFloat = Field(
+        0.0, description="k: a group's advantages times (1 - share of correct samples)^k; 0: off"
+    )
+    overlong: Literal["zero_advantage", "soft_penalty", "none"] = Field(
+        "zero_advantage", description="what responses at the length limit get; soft_penalty: part of the reward"
+    )
+    overlong_buffer: PositiveInt | None = Field(
+        None, description="tokens before max_response_tokens over which soft_penalty grows from 0 to -1"
+    )
+    loss_over: Literal["tokens", "samples"] = Field(
+        "tokens", description="mean over the update's response tokens, or over its samples of each one's mean"
+    )
     clip_low: PositiveFloat = 0.2
     clip_high: PositiveFloat = 0.28
-    advantage_epsilon: PositiveFloat = 1e-6
+    kl_coefficient: NonNegativeFloat = Field(
+        0.0, description="weight of the KL with the recipe's initial model; 0: no reference model is built"
+    )
     importance_cap: PositiveFloat | None = Field(
         None, description="truncated importance sampling against the engine's log-probs; none: off"
     )
     mismatch_limit: PositiveFloat = Field(
         0.05, description="step 0 stops when mean |trainer - engine| log-prob is above it"
     )
+
+    @model_validator(mode="after")
+    def _soft_penalty_has_buffer(self) -> AlgorithmSection:
+        if self.overlong == "soft_penalty" and self.overlong_buffer is None:
+            raise ValueError("overlong soft_penalty needs overlong_buffer, the tokens over which it grows")
+        return self
 
 
 class RewardSection(Section):
@@ -141,6 +172,8 @@ class RewardSection(Section):
     broken_format: float = -0.5
     answer_format: Literal["think_answer", "answer", "boxed"] = "think_answer"
     workers: PositiveInt = 2
+    code_seconds: PositiveFloat = Field(2.0, description="wall clock of one program over all its test cases")
+    code_memory_megabytes: PositiveInt = Field(512, description="address space of one program")
 
 
 class SyncSection(Section):
@@ -159,8 +192,11 @@ class CheckpointSection(Section):
 
 
 class EvaluationSection(Section):
-    """Held-out accuracy, sampled with the rollout's temperature."""
+    """Held-out accuracy, sampled with the rollout's temperature, before the first step and after the last."""
 
+    every: PositiveInt | None = Field(
+        None, description="steps between measurements on the way; none: only the two"
+    )
     samples_per_prompt: PositiveInt = 4
     max_prompts: PositiveInt | None = None
 
@@ -171,10 +207,14 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: NonNegativeInt = 0
     steps: PositiveInt
+    budget_tokens: PositiveInt | None = Field(
+        None, description="the run also ends with the step that reaches this many response tokens"
+    )
     run_dir: Path | None = Field(None, description="none: runs/<name>")
     resume: Literal["auto", "never", "must"] = "auto"
     model: ModelSection
     data: DataSection
+    curriculum: CurriculumSection = CurriculumSection()
     rollout: RolloutSection = RolloutSection()
     engine: EngineSection = EngineSection()
     trainer: TrainerSection = TrainerSection()
@@ -195,6 +235,31 @@ class Recipe(Section):
         trainer = self.trainer
         return trainer.data_parallel or trainer.ranks // (trainer.tensor_parallel * trainer.pipeline_parallel)
 
+    def mixture(self, stage: StageSection) -> dict[str, float]:
+        """The weights of a stage's sources, sorted by name: the order in which a file names them means nothing."""
+        return dict(sorted((stage.mixture or dict.fromkeys(self.data.train, 1.0)).items()))
+
+    def at_stage(self, name: str) -> Recipe:
+        """The recipe as it holds in a stage; raises SrpoError when there is none of that name."""
+        stage = next((stage for stage in self.curriculum.stages if stage.name == name), None)
+        if stage is None:
+            names = ", ".join(stage.name for stage in self.curriculum.stages)
+            raise SrpoError(f"stage {name}: the recipe has only the stages {names}; use the run's own recipe")
+        values = stage.overrides.model_dump(exclude_none=True)
+        if not values:
+            return self
+        trainer = self.trainer
+        if "learning_rate" in values:
+            optimizer = trainer.optimizer.model_copy(update={"learning_rate": values.pop("learning_rate")})
+            trainer = trainer.model_copy(update={"optimizer": optimizer})
+        return self.model_copy(update={"rollout": self.rollout.model_copy(update=values), "trainer": trainer})
+
+    @property
+    def train_files(self) -> dict[str, Path]:
+        """The files of the sources that any stage draws from."""
+        used = {source for stage in self.curriculum.stages for source in self.mixture(stage)}
+        return {source: path for source, path in self.data.train.items() if source in used}
+
     @property
     def samples_per_step(self) -> int:
         """Samples in one step."""
@@ -214,14 +279,28 @@ class Recipe(Section):
             raise ValueError(f"trainer: ranks {trainer.ranks} is not a multiple of {shape} = {model_parallel}")
         if trainer.sequence_parallel and trainer.tensor_parallel == 1:
             raise ValueError("trainer: sequence_parallel needs tensor_parallel of 2 or more")
-        if self.samples_per_step % trainer.updates_per_step:
-            raise ValueError(
-                f"trainer: updates_per_step {trainer.updates_per_step} does not divide the step's "
-                f"{self.samples_per_step} samples"
-            )
-        if self.rollout.prompts_per_step % trainer.updates_per_step:
-            raise ValueError(
-                f"trainer: updates_per_step {trainer.updates_per_step} does not divide "
-                f"rollout.prompts_per_step {self.rollout.prompts_per_step}; an update takes whole groups"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _updates_divide_every_stage(self) -> Recipe:
+        updates = self.trainer.updates_per_step
+        for stage in self.curriculum.stages:
+            prompts = self.at_stage(stage.name).rollout.prompts_per_step
+            if prompts % updates:
+                where = f" in stage {stage.name}" if stage.overrides.prompts_per_step else ""
+                raise ValueError(
+                    f"trainer: updates_per_step {updates} does not divide rollout.prompts_per_step {prompts}"
+                    f"{where}; an update takes whole groups"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _mixtures_name_sources(self) -> Recipe:
+        for stage in self.curriculum.stages:
+            unknown = [name for name in stage.mixture if name not in self.data.train]
+            if unknown:
+                raise ValueError(
+                    f"curriculum: stage {stage.name} draws from {unknown[0]}, which is none of data.train's "
+                    f"sources {', '.join(self.data.train)}"
+                )
         return self

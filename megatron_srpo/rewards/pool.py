@@ -12,11 +12,19 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
+from megatron_srpo.data.code_tests import CodeTests
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.guard import PR_SET_PDEATHSIG, prctl_setter
 from megatron_srpo.recipe.schema import RewardSection
+from megatron_srpo.rewards.code import score_code
 from megatron_srpo.rewards.math import AnswerFormat, Score, score_math
+from megatron_srpo.rewards.sandbox import Limits
+
+if TYPE_CHECKING:
+    # Only for its name: workers start without the tokenizer.
+    from megatron_srpo.data.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -56,25 +64,30 @@ class RewardPool:
             initargs=(os.getpid(),),
         )
 
-    async def score(self, response: str, gold: str) -> Reward:
+    async def score(self, response: str, problem: Problem) -> Reward:
         """The reward of one response; see `score_group`."""
-        return (await self.score_group([response], gold))[0]
+        return (await self.score_group([response], problem))[0]
 
-    async def score_group(self, responses: Sequence[str], gold: str) -> list[Reward]:
-        """The rewards of all responses to one prompt, in order; one message to a worker and one back.
+    async def score_group(self, responses: Sequence[str], problem: Problem) -> list[Reward]:
+        """The rewards of all responses to one problem, in order; one message to a worker and one back.
+
+        A problem with tests is judged by them, any other by its reference answer.
 
         Raises:
-            SrpoError: when a worker process died, for instance for lack of memory.
+            SrpoError: when a worker process died, for instance for lack of memory, or cannot run programs.
         """
-        call = (list(responses), gold, self._reward.answer_format)
+        reward = self._reward
+        limits = Limits(reward.code_seconds, reward.code_memory_megabytes)
+        judge = problem.answer if problem.tests is None else problem.tests
+        call = (list(responses), judge, reward.answer_format, limits)
         try:
             scores = await asyncio.get_running_loop().run_in_executor(self._executor, _score_all, *call)
         except BrokenProcessPool:
             raise SrpoError(
-                f"a reward worker (one of reward.workers {self._reward.workers}) died while it scored "
-                f"responses to a problem with the answer {gold!r}; look for a lack of memory and start again."
+                f"a reward worker (one of reward.workers {reward.workers}) died while it scored "
+                f"responses to the problem {problem.id}; look for a lack of memory and start again."
             ) from None
-        return [reward_of(score, self._reward) for score in scores]
+        return [reward_of(score, reward) for score in scores]
 
     async def close(self) -> None:
         """Drop waiting calls, let running ones end, and wait for the workers to be gone."""
@@ -104,6 +117,10 @@ def _start_worker(parent: int) -> None:
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
-def _score_all(responses: list[str], gold: str, answer_format: AnswerFormat) -> list[Score]:
-    """Runs in a worker, in its main thread."""
-    return [score_math(response, gold, answer_format) for response in responses]
+def _score_all(
+    responses: list[str], judge: str | CodeTests, answer_format: AnswerFormat, limits: Limits
+) -> list[Score]:
+    """Runs in a worker, in its main thread; `judge` is a reference answer, or the tests of a program."""
+    if isinstance(judge, CodeTests):
+        return score_code(responses, judge, answer_format, limits)
+    return [score_math(response, judge, answer_format) for response in responses]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from megatron_srpo.data.problems import Problem, PromptEncoder
 from megatron_srpo.recipe.model_config import ModelConfig
-from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.recipe.schema import Recipe, RolloutSection
 from megatron_srpo.rewards.pool import Reward, RewardPool
 from megatron_srpo.rollout.client import Generation, Sampling
 from megatron_srpo.rollout.fleet import EngineFleet
@@ -21,6 +21,7 @@ class Prompt:
     """A problem in its place; `place` names it in request ids and seeds, `number` is its place in the step."""
 
     number: int
+    source: str
     epoch: int
     problem: Problem
     tokens: list[int]
@@ -60,23 +61,32 @@ class RolloutCollector:
         self._encoder, self._rewards = encoder, rewards
         self._slots = asyncio.Semaphore(recipe.rollout.max_concurrent_requests)
 
-    async def groups(self, prompts: Sequence[Prompt], samples: int) -> AsyncIterator[Group]:
-        """Yield each prompt's group of `samples` responses when it is complete, in order of completion."""
-        tasks = [asyncio.create_task(self._group(prompt, samples)) for prompt in prompts]
+    async def groups(self, draw: Callable[[], Sequence[Prompt]], recipe: Recipe) -> AsyncIterator[Group]:
+        """Yield each prompt's group when it is complete, in order of completion.
+
+        `draw` gives prompts to begin with and is asked again after every group; the end is reached when nothing
+        is on its way and it gives none.  Lengths, samples and temperature are `recipe.rollout`'s.
+        """
+        tasks: set[asyncio.Task[Group]] = set()
         try:
-            for finished in asyncio.as_completed(tasks):
-                yield await finished
+            while True:
+                tasks |= {asyncio.create_task(self._group(prompt, recipe.rollout)) for prompt in draw()}
+                if not tasks:
+                    return
+                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
         finally:
             await cancel_all(tasks)
 
-    async def _group(self, prompt: Prompt, samples: int) -> Group:
-        generations = await gather_or_cancel(*(self._generate(prompt, sample) for sample in range(samples)))
+    async def _group(self, prompt: Prompt, rollout: RolloutSection) -> Group:
+        samples = range(rollout.samples_per_prompt)
+        generations = await gather_or_cancel(*(self._generate(prompt, sample, rollout) for sample in samples))
         texts = [self._encoder.decode(generation.tokens) for generation in generations]
-        rewards = await self._rewards.score_group(texts, prompt.problem.answer)
+        rewards = await self._rewards.score_group(texts, prompt.problem)
         return Group(prompt, [Response(*parts) for parts in zip(generations, texts, rewards, strict=True)])
 
-    async def _generate(self, prompt: Prompt, sample: int) -> Generation:
-        rollout = self._recipe.rollout
+    async def _generate(self, prompt: Prompt, sample: int, rollout: RolloutSection) -> Generation:
         sampling = Sampling(
             max_new_tokens=rollout.max_response_tokens,
             temperature=rollout.temperature,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,41 +10,83 @@ import numpy as np
 import pyarrow as pa
 
 from megatron_srpo.data.problems import Problem
+from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.collect import Prompt, RolloutCollector
-from megatron_srpo.rollout.journal import SCHEMA, read_step, rows_of, write_table
+from megatron_srpo.rollout.journal import SCHEMA, read_table, rows_of, write_table
 
 
 class HeldOut:
     """Measures versions of the weights; every response is kept in `folder/version-NNNNNN.parquet`."""
 
     def __init__(
-        self, problems: Sequence[Problem], prompts: Sequence[list[int]], samples: int, folder: Path
+        self,
+        recipe: Recipe,
+        problems: Mapping[str, Sequence[Problem]],
+        prompts: Mapping[str, Sequence[list[int]]],
+        folder: Path,
     ) -> None:
-        self._problems, self._prompts = problems, prompts
-        self._samples, self._folder = samples, folder
+        """Hold the held-out problems of every source, and their prompts as token ids."""
+        samples = recipe.evaluation.samples_per_prompt
+        rollout = recipe.rollout.model_copy(update={"samples_per_prompt": samples})
+        self._recipe = recipe.model_copy(update={"rollout": rollout})
+        self._problems = [
+            (source, problem, tokens)
+            for source in problems
+            for problem, tokens in zip(problems[source], prompts[source], strict=True)
+        ]
+        self._folder = folder
 
-    def _path(self, version: int) -> Path:
-        return self._folder / f"version-{version:06d}.parquet"
-
-    def recorded(self, version: int) -> float | None:
-        """Accuracy of a version that has been measured before on these problems and samples, else none."""
-        path = self._path(version)
+    def recorded(self, version: int) -> dict[str, float] | None:
+        """Accuracies of a version that has been measured before on these problems and samples, else none."""
+        path = _path(self._folder, version)
         if not path.exists():
             return None
-        rows = read_step(path)
-        expected = [(p.id, sample) for p in self._problems for sample in range(self._samples)]
-        if [(row.prompt_id, row.sample) for row in rows] != expected:
+        found = read_table(path, ["source", "prompt_id", "sample"]).to_pylist()
+        samples = range(self._recipe.rollout.samples_per_prompt)
+        expected = [(source, p.id, sample) for source, p, _ in self._problems for sample in samples]
+        if [(row["source"], row["prompt_id"], row["sample"]) for row in found] != expected:
             return None
-        return float(np.mean([row.accuracy for row in rows]))
+        return accuracies_of(self._folder, version)
 
-    async def measure(self, collector: RolloutCollector, version: int) -> float:
-        """Sample every problem and return the share of right answers (pass@1, averaged over the samples)."""
-        prompts = [
-            Prompt(number, 0, problem, tokens, f"eval-{version}-{number}")
-            for number, (problem, tokens) in enumerate(zip(self._problems, self._prompts, strict=True))
+    async def measure(self, collector: RolloutCollector, version: int) -> dict[str, float]:
+        """Sample every problem and return the accuracies."""
+        waiting = [
+            Prompt(number, source, 0, problem, tokens, f"eval-{version}-{number}")
+            for number, (source, problem, tokens) in enumerate(self._problems)
         ]
-        groups = [group async for group in collector.groups(prompts, self._samples)]
+
+        def draw() -> list[Prompt]:
+            drawn = waiting[:]
+            waiting.clear()
+            return drawn
+
+        groups = [group async for group in collector.groups(draw, self._recipe)]
         groups.sort(key=lambda group: group.prompt.number)
-        rows = [asdict(row) for group in groups for row in rows_of(group, version)]
-        write_table(pa.Table.from_pylist(rows, schema=SCHEMA), self._path(version))
-        return float(np.mean([row["accuracy"] for row in rows]))
+        rows = [row for group in groups for row in rows_of(group, version, "held-out")]
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+        write_table(table, _path(self._folder, version))
+        return accuracies_of(self._folder, version)
+
+
+def _path(folder: Path, version: int) -> Path:
+    return folder / f"version-{version:06d}.parquet"
+
+
+def accuracies(sources: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """The share of right answers (pass@1, averaged over the samples), whole and by source."""
+    by_source: dict[str, list[float]] = {}
+    for source, value in zip(sources, values, strict=True):
+        by_source.setdefault(source, []).append(value)
+    whole = float(np.mean(values))
+    return {"accuracy": whole} | {f"accuracy/{source}": float(np.mean(v)) for source, v in by_source.items()}
+
+
+def measured_versions(folder: Path) -> list[int]:
+    """The weight versions measured so far, in order."""
+    return sorted(int(path.stem.removeprefix("version-")) for path in folder.glob("version-??????.parquet"))
+
+
+def accuracies_of(folder: Path, version: int) -> dict[str, float]:
+    """The recorded accuracies of a version; raises SrpoError when its file cannot be read."""
+    table = read_table(_path(folder, version), ["source", "accuracy"])
+    return accuracies(table["source"].to_pylist(), table["accuracy"].to_pylist())

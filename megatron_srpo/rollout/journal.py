@@ -17,12 +17,13 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from megatron_srpo.errors import SrpoError
@@ -36,16 +37,21 @@ if TYPE_CHECKING:
 class Row:
     """One sampled response with everything that training and reports need to know of it.
 
-    `group` is the prompt's place in the step; `log_probs` are the engine's, of `tokens`, after temperature.
+    `group` is the prompt's place in the step, `stage` and `source` are named as in the recipe, `epoch` counts
+    the source's.  `trained` is false in groups that the curriculum has sampled and left out of the update.
+    `log_probs` are the engine's, of `tokens`, after temperature; `response_length` is the number of `tokens`.
     """
 
     step: int
+    stage: str
     epoch: int
     group: int
     sample: int
     prompt_id: str
     source: str
     weight_version: int
+    trained: bool
+    response_length: int
     prompt_tokens: list[int]
     tokens: list[int]
     log_probs: list[float]
@@ -57,17 +63,20 @@ class Row:
     extracted: str | None
 
 
-def rows_of(group: Group, step: int) -> list[Row]:
-    """The journal's rows of a finished group."""
+def rows_of(group: Group, step: int, stage: str) -> list[Row]:
+    """The journal's rows of a finished group; `Journal.close` says which groups are trained on."""
     return [
         Row(
             step=step,
+            stage=stage,
             epoch=group.prompt.epoch,
             group=group.prompt.number,
             sample=sample,
             prompt_id=group.prompt.problem.id,
-            source=group.prompt.problem.source,
+            source=group.prompt.source,
             weight_version=response.generation.weight_version,
+            trained=False,
+            response_length=len(response.generation.tokens),
             prompt_tokens=list(group.prompt.tokens),
             tokens=response.generation.tokens,
             log_probs=response.generation.log_probs,
@@ -85,12 +94,15 @@ def rows_of(group: Group, step: int) -> list[Row]:
 SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
+        ("stage", pa.string()),
         ("epoch", pa.int32()),
         ("group", pa.int32()),
         ("sample", pa.int32()),
         ("prompt_id", pa.string()),
         ("source", pa.string()),
         ("weight_version", pa.int64()),
+        ("trained", pa.bool_()),
+        ("response_length", pa.int32()),
         ("prompt_tokens", pa.list_(pa.int32())),
         ("tokens", pa.list_(pa.int32())),
         ("log_probs", pa.list_(pa.float32())),
@@ -108,21 +120,18 @@ _GROUP = re.compile(r"^group-(\d{5})\.parquet$")
 
 def read_step(path: Path) -> list[Row]:
     """Rows of a step or group file; raises SrpoError when it is missing, broken or of another form."""
-    return _rows(_read_table(path))
+    return [Row(**row) for row in read_table(path).to_pylist()]
 
 
-def _rows(table: pa.Table) -> list[Row]:
-    return [Row(**row) for row in table.to_pylist()]
-
-
-def _read_table(path: Path) -> pa.Table:
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All or some columns of a step or group file; raises SrpoError as `read_step` does."""
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, columns=columns)
     except FileNotFoundError:
         raise SrpoError(f"{path}: step file not found") from None
     except (pa.ArrowException, OSError) as error:
         raise SrpoError(f"{path}: cannot be read as parquet ({error}): restore it or delete its run") from error
-    if table.schema.names != [field.name for field in fields(Row)]:
+    if columns is None and table.schema.names != [field.name for field in fields(Row)]:
         raise SrpoError(f"{path}: columns {table.schema.names} are not those of a step file")
     return table
 
@@ -201,22 +210,25 @@ class Journal:
         table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
         write_table(table, self._open_folder(step) / f"group-{group:05d}.parquet")
 
-    def open_groups(self, step: int) -> dict[int, list[Row]]:
-        """Groups recorded so far for a step that is not closed, by their place in the step."""
-        return {group: read_step(path) for group, path in self._open_paths(step).items()}
-
-    def _open_paths(self, step: int) -> dict[int, Path]:
+    def open_paths(self, step: int) -> dict[int, Path]:
+        """Files of the groups recorded so far for a step that is not closed, by their place in the step."""
         folder = self._open_folder(step)
         if not folder.exists():
             return {}
         found = {int(m.group(1)): p for p in folder.iterdir() if (m := _GROUP.match(p.name))}
         return dict(sorted(found.items()))
 
-    def close(self, step: int, groups: int) -> Path:
-        """Turn the open groups 0..groups-1 into the immutable step file and return its path."""
-        paths = self._open_paths(step)
+    def close(self, step: int, groups: int, trained: Collection[int]) -> Path:
+        """Turn the open groups 0..groups-1 into the immutable step file and return its path.
+
+        `trained` are the numbers of the groups that the trainer will train on.
+        """
+        paths = self.open_paths(step)
         if list(paths) != list(range(groups)):
             raise ValueError(f"step {step} has groups {list(paths)}, expected 0..{groups - 1}")
-        write_table(pa.concat_tables([_read_table(path) for path in paths.values()]), self.step_path(step))
+        table = pa.concat_tables([read_table(path) for path in paths.values()])
+        marks = pc.is_in(table["group"], value_set=pa.array(sorted(trained), pa.int32()))
+        table = table.set_column(table.schema.get_field_index("trained"), SCHEMA.field("trained"), marks)
+        write_table(table, self.step_path(step))
         shutil.rmtree(self._open_folder(step), ignore_errors=True)
         return self.step_path(step)

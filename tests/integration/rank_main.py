@@ -39,9 +39,11 @@ class Rank:
         self.platform: Platform = select_platform("cpu")
         self.ranks: Ranks = parallel.initialize(recipe.trainer, self.platform, 0)
 
-    def actor(self, model: str) -> Actor:
+    def actor(self, model: str, **algorithm: Any) -> Actor:
         folder = Path(model)
-        return build_actor(self.recipe, read_model_config(folder), self.ranks, self.platform, load_weights)
+        changed = self.recipe.algorithm.model_copy(update=algorithm)
+        recipe = self.recipe.model_copy(update={"algorithm": changed})
+        return build_actor(recipe, read_model_config(folder), self.ranks, self.platform, load_weights)
 
     def log_probs(self, job: Job) -> Any:
         """Log-probs of the response tokens of each sample, in order (last stage only)."""
@@ -69,14 +71,14 @@ class Rank:
         return None
 
     def train(self, job: Job) -> Any:
-        """Train on step files; `load` and `save` name checkpoint folders."""
-        actor = self.actor(job["model"])
+        """Train on step files; `load` and `save` name checkpoint folders, `algorithm` changes the recipe."""
+        actor = self.actor(job["model"], **job.get("algorithm", {}))
         if "load" in job:
             load_checkpoint(actor, Path(job["load"]), job["version"])
         metrics = [train_step(actor, Path(path)) for path in job["steps"]]
         if "save" in job:
             save_checkpoint(actor, Path(job["save"]), keep=2)
-        weights = b"".join(p.detach().numpy().tobytes() for p in actor.gpt.parameters())
+        weights = b"".join(p.detach().float().numpy().tobytes() for p in actor.gpt.parameters())
         return {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
 
     def vocabulary(self, job: Job) -> Any:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_srpo.rollout.journal import Journal, Row
+from megatron_srpo.rollout.journal import Journal
 from tests.conftest import REPOSITORY
+from tests.support import journal_row
 
 TIMEOUT_SECONDS = 240
 
@@ -41,7 +42,7 @@ def recipe_values(model: Path, layout: Layout, **trainer: Any) -> dict[str, Any]
         "name": "test",
         "steps": 5,
         "model": {"path": str(model)},
-        "data": {"train": "unused"},
+        "data": {"train": {"math": "unused"}},
         "rollout": {"prompts_per_step": 4, "samples_per_prompt": 4},
         "trainer": {
             "ranks": layout.ranks,
@@ -105,25 +106,19 @@ def record_steps(root: Path, steps: int, seed: int = 0) -> list[Path]:
             for sample in range(4):
                 length = int(rng.integers(3, 40))
                 rows.append(
-                    Row(
-                        step=step,
-                        epoch=0,
-                        group=group,
-                        sample=sample,
-                        prompt_id=f"p{group}",
-                        source="test",
-                        weight_version=step,
+                    journal_row(
+                        group,
+                        sample,
+                        step,
+                        response_length=length,
                         prompt_tokens=prompt,
                         tokens=rng.integers(0, 512, size=length).tolist(),
                         log_probs=rng.normal(-6, 1, size=length).tolist(),
-                        text="",
                         finish_reason="length" if rng.random() < 0.1 else "stop",
                         reward=float(rng.normal()),
                         accuracy=0.0,
-                        format_ok=True,
-                        extracted=None,
                     )
                 )
             journal.append(rows)
-        journal.close(step, 4)
+        journal.close(step, 4, range(4))
     return [journal.step_path(step) for step in range(steps)]

@@ -30,12 +30,21 @@ SAMPLES = [
     np.random.default_rng(i).integers(0, 512, size=n).tolist() for i, n in enumerate((7, 12, 9, 40, 20, 17))
 ]
 TRAINING_STEPS = 5
+# The objective with everything that could depend on how samples are spread: two steps of two updates.
+OTHER_STEPS = 2
+OTHER_OBJECTIVE = {"loss_over": "samples", "kl_coefficient": 0.1}
 Results = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def folders(tiny_hf: Callable[..., Path]) -> dict[str, Path]:
     return {name: tiny_hf(layers=4, **options) for name, options in MODELS.items()}
+
+
+def training_jobs(model: Path, steps: list[Path]) -> list[dict[str, Any]]:
+    """The recipe's objective on all step files, and the other one on the first of them."""
+    train = {"kind": "train", "model": str(model), "steps": [str(path) for path in steps]}
+    return [train, train | {"steps": train["steps"][:OTHER_STEPS], "algorithm": OTHER_OBJECTIVE}]
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=str)
@@ -48,7 +57,7 @@ def found(request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_fac
     for name, model in folders.items():
         jobs.append({"kind": "log_probs", "model": str(model), "samples": SAMPLES})
         jobs.append({"kind": "export", "model": str(model), "to": str(folder / f"export-{name}")})
-    jobs.append({"kind": "train", "model": str(folders["tied"]), "steps": [str(path) for path in steps]})
+    jobs += training_jobs(folders["tied"], steps)
     ranks = run_ranks(folder / "ranks", recipe_values(folders["tied"], layout), jobs)
     last = [rank for rank in ranks if rank["place"]["last"] and rank["place"]["tensor"] == 0]
     return {
@@ -57,7 +66,8 @@ def found(request: pytest.FixtureRequest, folders: dict[str, Path], tmp_path_fac
         "log_probs": {
             name: [sample for rank in last for sample in rank["results"][2 * i]] for i, name in enumerate(folders)
         },
-        "train": [rank["results"][-1]["metrics"] for rank in ranks],
+        "train": [rank["results"][-2]["metrics"] for rank in ranks],
+        "other": [rank["results"][-1]["metrics"] for rank in ranks],
     }
 
 
@@ -109,32 +119,37 @@ def test_export_is_byte_equal(found: Results, folders: dict[str, Path], model: s
 def test_training_equals_the_single_rank(found: Results, folders: dict[str, Path], single: Results) -> None:
     """Loss, gradient norm, entropy, ratio and clip fraction over five steps of two updates each."""
     for rank in found["train"]:
-        for ours, theirs in zip(rank, single["metrics"], strict=True):
-            for name in (
-                "loss",
-                "grad_norm",
-                "entropy",
-                "ratio",
-                "log_prob",
-                "mismatch_mean",
-                "mismatch_max",
-            ):
-                assert math.isclose(ours[name], theirs[name], rel_tol=1e-4, abs_tol=1e-7), name
-            assert ours["response_tokens"] == theirs["response_tokens"]
-            assert ours["learning_rate"] == theirs["learning_rate"]
+        assert_same_metrics(rank, single["train"])
+
+
+def test_the_other_objective_equals_the_single_rank(found: Results, single: Results) -> None:
+    """Mean over samples and KL with the reference model, over two steps of two updates each."""
+    for rank in found["other"]:
+        assert_same_metrics(rank, single["other"], "kl_reference")
+
+
+def assert_same_metrics(ours: Results, theirs: Results, *more: str) -> None:
+    close = ("loss", "grad_norm", "entropy", "ratio", "log_prob", "mismatch_mean", "mismatch_max", "kl_rollout")
+    for step, reference in zip(ours, theirs, strict=True):
+        assert set(step) == set(reference)
+        for name in (*close, *more):
+            assert math.isclose(step[name], reference[name], rel_tol=1e-4, abs_tol=1e-7), name
+        for name in ("response_tokens", "gradient_tokens", "learning_rate"):
+            assert step[name] == reference[name]
 
 
 @pytest.fixture(scope="module")
 def single(folders: dict[str, Path], tmp_path_factory: Any) -> Results:
     """Training on one rank, with the whole step in one microbatch."""
     folder = tmp_path_factory.mktemp("single")
-    steps = [str(path) for path in record_steps(folder / "rollouts", TRAINING_STEPS)]
+    steps = record_steps(folder / "rollouts", TRAINING_STEPS)
     recipe = recipe_values(folders["tied"], Layout(), max_tokens_per_microbatch=100_000)
-    jobs = [{"kind": "train", "model": str(folders["tied"]), "steps": steps}]
-    result: Results = run_ranks(folder / "ranks", recipe, jobs)[0]["results"][0]
-    losses = [step["loss"] for step in result["metrics"]]
+    results = run_ranks(folder / "ranks", recipe, training_jobs(folders["tied"], steps))[0]["results"]
+    train, other = (result["metrics"] for result in results)
+    losses = [step["loss"] for step in train]
     assert max(losses) - min(losses) > 0.01, "losses must differ, or comparing them shows nothing"
-    return result
+    assert other[1]["kl_reference"] > 1e-3, "the KL must count, or comparing it shows nothing"
+    return {"train": train, "other": other}
 
 
 def test_an_empty_microbatch_changes_nothing(
@@ -142,11 +157,8 @@ def test_an_empty_microbatch_changes_nothing(
 ) -> None:
     """Eight samples an update, each alone in its microbatch, on three ranks: one of them has nothing to do."""
     folder = tmp_path_factory.mktemp("empty")
-    steps = [str(path) for path in record_steps(folder / "rollouts", 2)]
+    steps = record_steps(folder / "rollouts", OTHER_STEPS)
     recipe = recipe_values(folders["tied"], Layout(data=3), max_tokens_per_microbatch=1)
-    jobs = [{"kind": "train", "model": str(folders["tied"]), "steps": steps}]
-    for rank in run_ranks(folder / "ranks", recipe, jobs):
-        for ours, theirs in zip(rank["results"][0]["metrics"], single["metrics"], strict=False):
-            assert ours["response_tokens"] == theirs["response_tokens"]
-            for name in ("loss", "grad_norm", "entropy"):
-                assert math.isclose(ours[name], theirs[name], rel_tol=1e-4), name
+    for rank in run_ranks(folder / "ranks", recipe, training_jobs(folders["tied"], steps)):
+        for name, result in zip(("train", "other"), rank["results"], strict=True):
+            assert_same_metrics(result["metrics"], single[name][:OTHER_STEPS])

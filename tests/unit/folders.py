@@ -107,7 +107,7 @@ def write_recipe(folder: Path, **model: Any) -> Path:
 name: small
 steps: 3
 model: {{path: {folder / "model"}}}
-data: {{train: {folder / "train.parquet"}, prompt_template: "Q: {{question}} A:"}}
+data: {{train: {{math: {folder / "train.parquet"}}}, prompt_template: "Q: {{question}} A:"}}
 engine: {{python: {python}, device: cpu, dtype: float32}}
 rollout: {{prompts_per_step: 4, samples_per_prompt: 2, max_prompt_tokens: 30, max_response_tokens: 64}}
 trainer: {{device: cpu, dtype: float32, ranks: 4, tensor_parallel: 2, max_tokens_per_microbatch: 256}}

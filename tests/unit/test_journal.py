@@ -8,63 +8,45 @@ from pathlib import Path
 import pytest
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import Journal, Row, read_step, replace_file
-
-
-def row(group: int, sample: int, step: int = 0) -> Row:
-    return Row(
-        step=step,
-        epoch=0,
-        group=group,
-        sample=sample,
-        prompt_id=f"p{group}",
-        source="test",
-        weight_version=step,
-        prompt_tokens=[1, 2, 3],
-        tokens=[4, 5 + sample],
-        log_probs=[-0.5, -0.25],
-        text="hello",
-        finish_reason="stop",
-        reward=0.1 * sample,
-        accuracy=float(sample),
-        format_ok=True,
-        extracted=None,
-    )
+from megatron_srpo.rollout.journal import Journal, read_step, replace_file
+from tests.support import journal_row as row
 
 
 def test_round_trip_in_group_order(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for group in (2, 0, 1):
         journal.append([row(group, 0), row(group, 1)])
-    path = journal.close(0, 3)
-    assert read_step(path) == [row(group, sample) for group in range(3) for sample in range(2)]
+    path = journal.close(0, 3, [0, 2])
+    expected = [replace(row(group, sample), trained=group != 1) for group in range(3) for sample in range(2)]
+    assert read_step(path) == expected
     assert journal.closed_steps() == [0]
 
 
 def test_open_groups_survive_a_restart(tmp_path: Path) -> None:
     Journal(tmp_path).append([row(1, 0)])
-    assert Journal(tmp_path).open_groups(0) == {1: [row(1, 0)]}
+    [(group, path)] = Journal(tmp_path).open_paths(0).items()
+    assert (group, read_step(path)) == (1, [row(1, 0)])
 
 
 def test_a_group_recorded_twice_counts_once(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append([row(0, 0)])
     journal.append([replace(row(0, 0), text="again")])
-    assert [r.text for r in read_step(journal.close(0, 1))] == ["again"]
+    assert [r.text for r in read_step(journal.close(0, 1, [0]))] == ["again"]
 
 
 def test_half_written_files_do_not_count(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append([row(0, 0)])
     (tmp_path / "open" / "step-000000" / "group-00001.parquet.tmp").write_bytes(b"PAR1 cut off")
-    assert list(journal.open_groups(0)) == [0]
+    assert list(journal.open_paths(0)) == [0]
 
 
 def test_closing_needs_every_group(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append([row(1, 0)])
     with pytest.raises(ValueError, match="expected 0..1"):
-        journal.close(0, 2)
+        journal.close(0, 2, [0])
 
 
 def test_crash_between_closing_and_tidying(tmp_path: Path) -> None:
@@ -72,13 +54,13 @@ def test_crash_between_closing_and_tidying(tmp_path: Path) -> None:
     journal.append([row(0, 0)])
     group = tmp_path / "open" / "step-000000" / "group-00000.parquet"
     content = group.read_bytes()
-    journal.close(0, 1)
+    journal.close(0, 1, [0])
     group.parent.mkdir(parents=True)
     group.write_bytes(content)
-    assert Journal(tmp_path).open_groups(0), "a reader leaves everything as it is"
+    assert Journal(tmp_path).open_paths(0), "a reader leaves everything as it is"
     owner = Journal(tmp_path)
     owner.tidy()
-    assert owner.open_groups(0) == {}
+    assert owner.open_paths(0) == {}
     with pytest.raises(ValueError, match="closed"):
         journal.append([row(0, 0)])
 
@@ -87,7 +69,7 @@ def test_missing_step_is_named(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     for step in (0, 1):
         journal.append([row(0, 0, step)])
-        journal.close(step, 1)
+        journal.close(step, 1, [0])
     journal.step_path(0).unlink()
     with pytest.raises(SrpoError, match="step-000000.parquet: missing"):
         journal.closed_steps()
@@ -96,7 +78,7 @@ def test_missing_step_is_named(tmp_path: Path) -> None:
 def test_broken_step_is_named(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.append([row(0, 0)])
-    path = journal.close(0, 1)
+    path = journal.close(0, 1, [0])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(SrpoError, match=r"step-000000.parquet: cannot be read"):
         read_step(path)

@@ -54,6 +54,55 @@ def test_memory_follows_data_type_and_data_parallel_size(tmp_path: Path) -> None
     assert (half.weight_bytes, half.optimizer_bytes) == (2 * full.parameters, 6 * full.parameters)
 
 
+def test_the_kl_terms_reference_is_one_more_model(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    without, with_one = planned(recipe).ranks[0], planned(recipe, "algorithm.kl_coefficient=0.1").ranks[0]
+    assert with_one.weight_bytes == 2 * without.weight_bytes
+    assert with_one.optimizer_bytes == without.optimizer_bytes
+
+
+STAGES = (
+    "curriculum.stages=[{name: one, end: {steps: 9, plateau: {window: 5}}, "
+    "overrides: {prompts_per_step: 2, learning_rate: 1e-5}}, {name: two}]"
+)
+
+
+def test_the_plan_shows_every_stage(tmp_path: Path) -> None:
+    plan = planned(write_recipe(tmp_path), STAGES)
+    one, two = plan.stages
+    assert (one.mixture, one.prompts_per_step, one.learning_rate) == ({"math": 1.0}, 2, 1e-5)
+    assert one.end == "9 steps or plateau of reward over 5 steps"
+    assert (two.prompts_per_step, two.learning_rate, two.end) == (4, 1e-6, "the run's")
+    assert [stage["stage"] for stage in plan.as_json()["stages"]] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("curriculum.stages=[{name: a}, {name: b}]", "stage a has no end, so b would never begin"),
+        ("curriculum.stages=[{name: a, mixture: {code: 1}}]", "stage a draws from code, which is none"),
+        ("curriculum.stages=[{name: a, end: {steps: 1}}, {name: a}]", "two stages are named a"),
+        ("curriculum.stages=[]", "at least one stage"),
+        ("curriculum.stages=[{name: a, overrides: {prompts_per_step: 3}}]", "prompts_per_step 3 in stage a"),
+        ("curriculum.strategy=magic", "curriculum.strategy"),
+        ("data.train={}", "data.train"),
+        ("data.train={'a b': x}", "source 'a b'"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(tmp_path: Path, override: str, said: str) -> None:
+    file = write_recipe(tmp_path)
+    with pytest.raises(SrpoError, match=said):
+        load_recipe(file, ["trainer.updates_per_step=2", override])
+
+
+def test_every_stages_lengths_are_checked(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        write_recipe(tmp_path), ["curriculum.stages=[{name: a, overrides: {max_response_tokens: 500}}]"]
+    )
+    with pytest.raises(SrpoError, match="rollout.max_response_tokens 500"):
+        preflight(recipe, prompts=False)
+
+
 def test_a_step_is_divided_into_updates(tmp_path: Path) -> None:
     batch = planned(write_recipe(tmp_path), "trainer.updates_per_step=2").batch
     assert (batch.samples_per_step, batch.samples_per_update) == (8, 4)
@@ -68,6 +117,7 @@ def test_a_step_is_divided_into_updates(tmp_path: Path) -> None:
         ("rollout.max_response_tokens=481", "needs 513 positions"),
         ("trainer.max_tokens_per_microbatch=93", "trainer.max_tokens_per_microbatch 93"),
         ("engine.max_total_tokens=95", "engine.max_total_tokens is 95"),
+        ("algorithm={overlong: soft_penalty, overlong_buffer: 65}", "algorithm.overlong_buffer 65 is longer"),
     ],
 )
 def test_lengths_that_do_not_fit_are_refused(tmp_path: Path, override: str, said: str) -> None:

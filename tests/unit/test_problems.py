@@ -6,25 +6,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from megatron_srpo.data.code_tests import CodeTests, parse_tests
 from megatron_srpo.data.problems import Problem, PromptEncoder, load_problems
 from megatron_srpo.errors import SrpoError
 from tests.unit.folders import write_problems, write_tokenizer
+
+CALL = '{"kind": "call", "function": "add", "cases": [[[1, 2], 3], [[[1.5], 2], [1.5, null]]]}'
 
 
 def test_all_columns_are_read_in_order(tmp_path: Path) -> None:
     file = write_problems(
         tmp_path / "p.parquet",
         ["first", "second"],
-        domain=["code", "math"],
+        domain=["math", None],
         source=["a", None],
         difficulty=["hard", None],
         meta=['{"n": 1}', ""],
         other=[1, 2],
     )
     first, second = load_problems(file)
-    assert first == Problem("p0", "first", "1", domain="code", source="a", difficulty="hard")
+    assert first == Problem("p0", "first", "1", domain="math", source="a", difficulty="hard")
     assert first.meta == {"n": 1}
     assert second == Problem("p1", "second", "1", domain="math", source="", difficulty=None)
     assert second.meta == {}
@@ -48,6 +53,19 @@ def test_json_files_are_read_alike(tmp_path: Path, name: str) -> None:
         ({"answer": ["1", "", "3"]}, "row 2, column answer: the text is empty"),
         ({"prompt": ["x", "y", None]}, "row 3, column prompt: expected text, found nothing"),
         ({"answer": [1, 2, 3]}, "row 1, column answer: expected text, found 1, a int"),
+        (
+            {"domain": ["math", "music", "code"]},
+            "row 2, column domain: unknown domain 'music'; expected math or",
+        ),
+        ({"answer": ["1", None, "3"]}, "row 2, column answer: expected text, found nothing"),
+        (
+            {"domain": ["math"] * 3, "tests": [None, "", CALL]},
+            "row 3, column tests: a math problem has none; empty it, or set domain",
+        ),
+        ({"domain": ["math", "math", "code"]}, "row 3, column tests: a code problem needs tests, found none"),
+        ({"domain": ["code"] * 3, "tests": [CALL, " ", CALL]}, "row 2, column tests: a code problem needs tests"),
+        ({"domain": ["code"] * 3, "tests": [CALL, "{", CALL]}, "row 2, column tests: not valid JSON"),
+        ({"domain": ["code"] * 3, "tests": [1, 2, 3]}, "row 1, column tests: expected text, found 1, a int"),
         ({"meta": ["{}", "{", "{}"]}, "row 2, column meta: not valid JSON"),
         ({"meta": ["{}", "[]", "{}"]}, "row 2, column meta: expected an object, found list"),
     ],
@@ -57,6 +75,50 @@ def test_a_bad_field_is_named_by_row_and_column(tmp_path: Path, columns: dict[st
     with pytest.raises(SrpoError) as caught:
         load_problems(file)
     assert str(caught.value).startswith(f"{file}: {said}")
+
+
+def test_code_problems_stand_among_others_and_need_no_answer(tmp_path: Path) -> None:
+    domains = ["code", "math", "code", None]
+    columns = {"domain": domains, "answer": ["", "2", None, "4"], "tests": [CALL, None, CALL, ""]}
+    problems = load_problems(write_problems(tmp_path / "p.parquet", list("abcd"), **columns))
+    assert [(problem.domain, problem.answer) for problem in problems] == [
+        ("code", ""),
+        ("math", "2"),
+        ("code", ""),
+        ("math", "4"),
+    ]
+    expected = CodeTests("add", "[[1, 2], [[1.5], 2]]", "[3, [1.5, null]]")
+    assert [problem.tests for problem in problems] == [expected, None, expected, None]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "stdin"}, "unknown kind 'stdin'; supported is call"),
+        ({"kind": None}, "unknown kind None; supported is call"),
+        ({"points": 1}, "unknown key 'points'; expected kind, function, cases, tolerance"),
+        ({"function": "a.b"}, "function must be the name of a function, found 'a.b'"),
+        ({"function": None}, "function must be the name of a function, found None"),
+        ({"tolerance": -1}, "tolerance must be a number from 0 to below 1, found -1"),
+        ({"tolerance": True}, "tolerance must be a number from 0 to below 1, found True"),
+        ({"cases": []}, "cases must be a list of one case or more, found []"),
+        ({"cases": {}}, "cases must be a list of one case or more, found {}"),
+        ({"cases": [[[1], 2], [1, 2]]}, "case 2 must be a list of the arguments and the expected value"),
+        ({"cases": [[[1]]]}, "case 1 must be a list of the arguments and the expected value"),
+        ({"cases": [[[1], float("nan")]]}, "not valid JSON (NaN is no JSON number)"),
+        ({"cases": [[[], "x" * 600000]]}, "the expected values are 600004 characters long"),
+    ],
+)
+def test_tests_of_another_form_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SrpoError) as caught:
+        parse_tests(json.dumps(json.loads(CALL) | changes), "p.parquet: row 2, column tests")
+    assert str(caught.value).startswith(f"p.parquet: row 2, column tests: {said}")
+
+
+@pytest.mark.parametrize("text", ["[]", "1", '"call"', "[" * 10**5])
+def test_tests_are_an_object(text: str) -> None:
+    with pytest.raises(SrpoError, match="here: (expected an object, found|not valid JSON)"):
+        parse_tests(text, "here")
 
 
 def test_a_file_that_holds_no_problems_is_refused(tmp_path: Path) -> None:
@@ -98,3 +160,9 @@ def test_the_longest_allowed_prompt_is_accepted_and_one_more_token_refused(token
         encoder.encode_all(problems)
     assert "problem b: its prompt has 6 tokens (1 more are too long)" in str(caught.value)
     assert "rollout.max_prompt_tokens is 5; raise it to 8" in str(caught.value)
+
+
+def test_tests_make_a_problem_one_of_code_and_need_no_answer(tmp_path: Path) -> None:
+    columns = {"id": ["a", "b"], "prompt": ["x", "y"], "tests": [CALL, CALL]}
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    assert [(p.domain, p.answer) for p in load_problems(tmp_path / "p.parquet")] == [("code", "")] * 2

@@ -15,7 +15,8 @@ from megatron_srpo.recipe.explain import nearest_key, schema_keys
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 
 REPOSITORY = Path(__file__).parents[2]
-SMALL = "name: small\nsteps: 3\nmodel: {path: m}\ndata: {train: t.parquet}\n"
+SHIPPED = sorted(p.stem for p in (REPOSITORY / "recipes").glob("*.yaml") if not p.stem.startswith("ablation"))
+SMALL = "name: small\nsteps: 3\nmodel: {path: m}\ndata: {train: {math: t.parquet}}\n"
 
 
 def written(folder: Path, text: str, name: str = "recipe.yaml") -> Path:
@@ -44,6 +45,13 @@ def test_a_base_is_found_beside_its_file_and_later_layers_win(tmp_path: Path) ->
     assert recipe.engine.extra_args == ("--c",)
 
 
+def test_mappings_are_merged_and_an_empty_one_empties(tmp_path: Path) -> None:
+    written(tmp_path, SMALL.replace("}}\n", "}, heldout: {math: h}}\n"), "root.yaml")
+    more = load_recipe(written(tmp_path, "base: root.yaml\ndata: {heldout: {code: c}}\n", "more.yaml"))
+    assert more.data.heldout == {"math": Path("h"), "code": Path("c")}
+    assert load_recipe(written(tmp_path, "base: root.yaml\ndata: {heldout: {}}\n", "none.yaml")).data.heldout == {}
+
+
 def test_a_cycle_of_bases_is_refused(tmp_path: Path) -> None:
     a = written(tmp_path, "base: b.yaml\n", "a.yaml")
     written(tmp_path, "base: a.yaml\n", "b.yaml")
@@ -58,7 +66,7 @@ def test_a_cycle_of_bases_is_refused(tmp_path: Path) -> None:
         ("trainer.optimizer.learning_rate=1e-5", 1e-5),
         ("trainer.optimizer.learning_rate=3", 3.0),
         ("trainer.optimizer.betas=[0.8, .99]", (0.8, 0.99)),
-        ("data.heldout=null", None),
+        ("run_dir=null", None),
         ("engine.extra_args=[]", ()),
         ("seed=010", 10),
         ("name=1e5x", "1e5x"),
@@ -147,7 +155,7 @@ def test_several_findings_each_have_a_line(tmp_path: Path) -> None:
     assert "the key data is missing" in lines[1] + lines[2]
 
 
-@pytest.mark.parametrize("name", ["tiny_cpu", "qwen2.5_32b_math"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_are_valid_and_resolve_to_themselves(tmp_path: Path, name: str) -> None:
     recipe = load_recipe(REPOSITORY / "recipes" / f"{name}.yaml")
     assert load_recipe(written(tmp_path, resolved_yaml(recipe))) == recipe

@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from megatron_srpo.data.problems import Problem
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.schema import RewardSection
 from megatron_srpo.rewards import pool as pool_module
 from megatron_srpo.rewards.math import Score, answers_agree, extract, score_math, verify_by_library
 from megatron_srpo.rewards.pool import Reward, RewardPool, reward_of
 
+PROBLEM = Problem("p", "What is 40 + 2?", "42")
+OTHER = Problem("q", "What is 40 + 1?", "41")
 GOOD = "<think>40 + 2 = 42.</think> <answer>42</answer>"
 
 
@@ -215,7 +218,7 @@ async def test_the_pool_scores_a_group_as_this_process_does() -> None:
     group = [GOOD, "<answer>42</answer>", "<think>a</think> <answer>41</answer>", "", GOOD]
     section = RewardSection(workers=1)
     async with RewardPool(section) as rewards:
-        pairs = await asyncio.gather(rewards.score_group(group, "42"), rewards.score(GOOD, "41"))
+        pairs = await asyncio.gather(rewards.score_group(group, PROBLEM), rewards.score(GOOD, OTHER))
     expected = [reward_of(score_math(response, "42", "think_answer"), section) for response in group]
     assert pairs[0] == expected
     assert [reward.total for reward in expected] == [1.0, 0.5, 0.0, -0.5, 1.0]
@@ -233,13 +236,13 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 async def test_workers_ignore_interrupts_and_a_dead_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     async with RewardPool(RewardSection(workers=1)) as rewards:
-        await rewards.score(GOOD, "42")
+        await rewards.score(GOOD, PROBLEM)
         (worker,) = rewards._executor._processes.values()
         os.kill(worker.pid, signal.SIGINT)
-        assert (await rewards.score(GOOD, "42")).accuracy == 1
+        assert (await rewards.score(GOOD, PROBLEM)).accuracy == 1
         monkeypatch.setattr(pool_module, "_score_all", end_process)
-        with pytest.raises(SrpoError, match=r"a reward worker .* died"):
-            await rewards.score(GOOD, "42")
+        with pytest.raises(SrpoError, match=r"a reward worker .* died .* the problem p;"):
+            await rewards.score(GOOD, PROBLEM)
     assert not worker.is_alive()
 
 

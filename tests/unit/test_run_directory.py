@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.launch.run_directory import RunDirectory, differences
+from megatron_srpo.launch.run_directory import RunDirectory, differences, is_finished
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
 from tests.unit.test_journal import row
 
 
 def recipe(path: Path, **changes: Any) -> Recipe:
-    values = {"name": "r", "steps": 2, "run_dir": path, "model": {"path": "m"}, "data": {"train": "t"}}
+    values = {"name": "r", "steps": 2, "run_dir": path, "model": {"path": "m"}, "data": {"train": {"math": "t"}}}
     return Recipe.model_validate(values | changes)
 
 
@@ -28,7 +28,7 @@ def test_only_one_process_at_a_time(tmp_path: Path) -> None:
 def record(run: RunDirectory, step: int = 0, text: str = "") -> None:
     """A closed step of one group."""
     run.journal.append([replace(row(0, 0, step), text=text)])
-    run.journal.close(step, 1)
+    run.journal.close(step, 1, [0])
 
 
 def test_changes_that_would_spoil_the_run_are_refused(tmp_path: Path) -> None:
@@ -78,3 +78,49 @@ def test_replay_takes_over_steps_and_never_mixes_runs(tmp_path: Path) -> None:
 def test_differences_are_dotted_keys(tmp_path: Path) -> None:
     changed = recipe(tmp_path, trainer={"optimizer": {"learning_rate": 0.5}})
     assert differences(recipe(tmp_path), changed) == {"trainer.optimizer.learning_rate": (1e-6, 0.5)}
+
+
+def test_a_source_that_is_gone_is_a_change(tmp_path: Path) -> None:
+    two = recipe(tmp_path, data={"train": {"math": "t", "code": "c"}})
+    assert differences(two, recipe(tmp_path)) == {"data.train.code": ("c", None)}
+
+
+def test_what_to_do_at_the_cap_may_change(tmp_path: Path) -> None:
+    with RunDirectory(recipe(tmp_path)) as run:
+        record(run)
+    more = {"dynamic": {"max_draws": 9, "at_cap": "stop"}}
+    with RunDirectory(recipe(tmp_path, curriculum=more)):
+        pass
+    with pytest.raises(SrpoError, match=r"curriculum\.strategy was 'none' and is 'history'"):
+        RunDirectory(recipe(tmp_path, curriculum={"strategy": "history"}))
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "changes", "finished"),
+    [
+        ("steps", {}, True),
+        ("steps", {"steps": 1}, True),
+        ("steps", {"steps": 3}, False),
+        ("curriculum", {"steps": 3}, True),
+        ("budget", {"steps": 3}, True),
+        ("budget", {"budget_tokens": 200}, False),
+    ],
+)
+def test_a_finished_run_goes_on_when_it_is_given_more(
+    tmp_path: Path, ended_by: str, changes: dict[str, int], finished: bool
+) -> None:
+    with RunDirectory(recipe(tmp_path, budget_tokens=100)) as run:
+        assert not is_finished(run.recipe)
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "config.json").write_text("{}")
+        run.finish(2, ended_by)
+    assert is_finished(recipe(tmp_path, **{"budget_tokens": 100, **changes})) is finished
+
+
+@pytest.mark.parametrize("broken", ["", "{}", "[]"])
+def test_a_broken_note_of_the_end_is_named(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "finished.json").write_text(broken)
+    with pytest.raises(SrpoError, match=r"finished\.json: does not say how the run ended .*; remove it"):
+        is_finished(recipe(tmp_path))

@@ -24,11 +24,12 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 
 from megatron_srpo.actor import parallel
-from megatron_srpo.actor.batch import Microbatch, read_samples
+from megatron_srpo.actor.batch import Microbatch, training_samples
 from megatron_srpo.actor.step import Actor, build_actor, microbatches, train_step
 from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rollout.journal import read_step
 
 PROMPTS, SAMPLES, VOCABULARY = 8, 8, 4096
 
@@ -85,7 +86,7 @@ def main(quick: bool = False, device: str = "auto") -> None:
                 "name": "bench",
                 "steps": 1,
                 "model": {"path": folder / "model"},
-                "data": {"train": "none"},
+                "data": {"train": {"math": "none"}},
                 "rollout": {"prompts_per_step": PROMPTS, "samples_per_prompt": SAMPLES},
                 "trainer": {"dtype": "float32", "device": device, "max_tokens_per_microbatch": 4096},
                 "algorithm": {"mismatch_limit": 1e9},
@@ -95,7 +96,7 @@ def main(quick: bool = False, device: str = "auto") -> None:
         ranks = parallel.initialize(recipe.trainer, platform, 0)
         ours = build_actor(recipe, model, ranks, platform, load_weights)
         bare = build_actor(recipe, model, ranks, platform, load_weights)
-        samples = read_samples(step, SAMPLES, recipe.algorithm)
+        samples = training_samples(step, read_step(step), recipe)
         batches = microbatches(bare, samples)
         tokens = sum(len(sample.tokens) for sample in samples)
         progress(f"{tokens} tokens in {len(batches)} microbatches, {layers} layers of width {hidden}")

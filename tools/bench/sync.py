@@ -158,7 +158,7 @@ def main(
                 "name": "bench",
                 "steps": 1,
                 "model": {"path": folder / "model"},
-                "data": {"train": "none"},
+                "data": {"train": {"math": "none"}},
                 "engine": {
                     "backend": engine,
                     "python": engine_python,

@@ -1,1 +1,1 @@
-"""Parts of `tools/make_tiny.py`: the arithmetic problems, the text about them, and the small base model."""
+"""Parts of `tools/make_tiny.py` and `tools/make_tiny_ablation.py`: problems, texts about them, the base model."""

@@ -17,7 +17,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from .problems import EOS, TEMPLATE, Segment
+from .problems import EOS, FORMED, TEMPLATE, Segment
 
 CONTEXT = 1024
 MAX_RESPONSE = 96
@@ -27,7 +27,6 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-FORMED = re.compile(r" ?<think>((?:(?!</?(?:think|answer)>).)+)</think> <answer>(\d+)</answer>")
 WORKED = re.compile(r"\d+[+-]\d+=\d+\.")
 
 
@@ -179,7 +178,12 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
 
 
 @torch.no_grad()
-def sample(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> list[str]:
+def sample(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: Sequence[str],
+    limit: int = MAX_RESPONSE,
+) -> list[str]:
     """One response a prompt at temperature 1, as text with its end-of-text token where it has one."""
     model.eval()
     encoded = tokenizer(
@@ -196,7 +200,7 @@ def sample(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts:
         temperature=1.0,
         top_k=0,
         top_p=1.0,
-        max_new_tokens=MAX_RESPONSE,
+        max_new_tokens=limit,
     )
     texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=False)
     return [text.split(EOS)[0] + EOS if EOS in text else text for text in texts]

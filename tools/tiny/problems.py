@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 TEMPLATE = "User: {question}\nAssistant:"
@@ -27,6 +28,8 @@ HASTY_THOUGHTS = (
     "Just a quick look.",
     "Roughly {near}, I would say.",
 )
+
+FORMED = re.compile(r" ?<think>((?:(?!</?(?:think|answer)>).)+)</think> <answer>(\d+)</answer>")
 
 # A piece of text, and whether the model is trained to produce it.
 Segment = tuple[str, bool]
@@ -109,7 +112,11 @@ def draw_unreserved(rng: random.Random, operands: int, reserved: set[str]) -> Pr
             return problem
 
 
-def rows(problems: Sequence[Problem], first: int) -> dict[str, list[str]]:
+def rows(
+    problems: Sequence[Problem],
+    first: int,
+    difficulty: Callable[[Problem], str] = lambda problem: problem.difficulty,
+) -> dict[str, list[str]]:
     """The columns of a data file; ids count on from `first`."""
     columns: dict[str, list[str]] = {
         name: [] for name in ("id", "domain", "source", "prompt", "answer", "difficulty", "meta")
@@ -125,7 +132,7 @@ def rows(problems: Sequence[Problem], first: int) -> dict[str, list[str]]:
         columns["source"].append("tiny-arithmetic")
         columns["prompt"].append(QUESTION.format(e=problem.expression))
         columns["answer"].append(str(problem.answer))
-        columns["difficulty"].append(problem.difficulty)
+        columns["difficulty"].append(difficulty(problem))
         columns["meta"].append(json.dumps(meta))
     return columns
 
@@ -136,9 +143,9 @@ def careful_response(problem: Problem) -> str:
     return f" <think>{work}</think> <answer>{problem.answer}</answer>"
 
 
-def guess(problem: Problem, rng: random.Random) -> int:
-    """What a hasty reader answers: now and then right, else near the truth."""
-    if rng.random() < LUCKY_SHARE[problem.difficulty]:
+def guess(problem: Problem, rng: random.Random, lucky: float) -> int:
+    """What a hasty reader answers: right with probability `lucky`, else near the truth."""
+    if rng.random() < lucky:
         return problem.answer
     while True:
         wrong = problem.answer + rng.choice((-20, -11, -10, -9, -3, -2, -1, 1, 2, 3, 9, 10, 11, 20))
@@ -146,11 +153,11 @@ def guess(problem: Problem, rng: random.Random) -> int:
             return wrong
 
 
-def hasty_response(problem: Problem, rng: random.Random) -> str:
-    """An answer without the work, usually wrong, and sometimes not in the asked form either."""
-    said = guess(problem, rng)
+def hasty_response(problem: Problem, rng: random.Random, lucky: float, broken_share: float) -> str:
+    """An answer without the work, mostly wrong, and with probability `broken_share` not in the asked form."""
+    said = guess(problem, rng, lucky)
     thought = rng.choice(HASTY_THOUGHTS).format(near=said // 10 * 10)
-    if rng.random() >= BROKEN_SHARE:
+    if rng.random() >= broken_share:
         return f" <think>{thought}</think> <answer>{said}</answer>"
     broken = (
         f" {thought} The answer is {said}.",
@@ -167,7 +174,7 @@ def solution(rng: random.Random, reserved: set[str]) -> list[Segment]:
     if rng.random() < CAREFUL_SHARE[problem.difficulty]:
         response = careful_response(problem)
     else:
-        response = hasty_response(problem, rng)
+        response = hasty_response(problem, rng, LUCKY_SHARE[problem.difficulty], BROKEN_SHARE)
     return [(TEMPLATE.format(question=QUESTION.format(e=problem.expression)), False), (response + EOS, True)]
 
 

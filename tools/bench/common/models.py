@@ -82,12 +82,15 @@ def record_step(folder: Path, prompts: int, samples: int, vocab: int, mean_lengt
             rows.append(
                 Row(
                     step=0,
+                    stage="all",
                     epoch=0,
                     group=group,
                     sample=sample,
                     prompt_id=f"p{group}",
                     source="bench",
                     weight_version=0,
+                    trained=True,
+                    response_length=len(tokens),
                     prompt_tokens=prompt,
                     tokens=tokens,
                     log_probs=log_probs,
@@ -100,4 +103,4 @@ def record_step(folder: Path, prompts: int, samples: int, vocab: int, mean_lengt
                 )
             )
         journal.append(rows)
-    return journal.close(0, prompts)
+    return journal.close(0, prompts, range(prompts))

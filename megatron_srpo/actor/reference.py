@@ -1,0 +1,31 @@
+"""The frozen reference model of the KL term: the recipe's initial weights on the actor's parallel layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.module import Float16Module
+
+from megatron_srpo.actor.model import build_model
+from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.schema import TrainerSection
+
+
+def build_reference(
+    model_config: ModelConfig,
+    trainer: TrainerSection,
+    platform: Platform,
+    load: Callable[[GPTModel, ModelConfig], None],
+) -> torch.nn.Module:
+    """A second model with weights from `load`, without gradient buffers and optimizer.
+
+    It is built with a configuration of its own: the actor's carries hooks that reduce gradients.  It is never
+    part of a checkpoint, so that it stays the recipe's model in a run that goes on.
+    """
+    gpt = build_model(model_config, trainer, platform)
+    load(gpt, model_config)
+    gpt.requires_grad_(False).eval()
+    return Float16Module(gpt.config, gpt) if gpt.config.bf16 else gpt
