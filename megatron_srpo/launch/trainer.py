@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Self
 
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
 from megatron_srpo.launch.control import Message, TrainerLink
+from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.launch.process import GuardedProcess, describe_exit
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.tasks import cancel_all, gather_or_cancel
@@ -113,14 +113,11 @@ def _command(run_dir: Path, control: str) -> list[str]:
 
 
 def _environments(recipe: Recipe) -> list[dict[str, str]]:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = probe.getsockname()[1]
     threads = str(recipe.trainer.threads_per_rank)
     shared = {
         "WORLD_SIZE": str(recipe.trainer.ranks),
         "MASTER_ADDR": HOST,
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(unclaimed_port(HOST)),
         "OMP_NUM_THREADS": threads,
         # Megatron wants it for tensor parallelism with overlapping communication.
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch.ports import bind_unclaimed
 from megatron_srpo.launch.process import GuardedProcess, describe_exit
 from megatron_srpo.recipe.schema import EngineSection
 from megatron_srpo.rollout.client import EngineClient
@@ -143,15 +144,18 @@ def _choose_ports(section: EngineSection) -> list[int]:
     with contextlib.ExitStack() as held:
         ports = []
         for index in range(section.count):
-            wanted = section.port + index if section.port else 0
+            wanted = section.port + index if section.port else None
             probe = held.enter_context(socket.socket())
             # As the servers do: a port in TIME_WAIT is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((section.host, wanted))
+                if wanted is None:
+                    bind_unclaimed(probe, section.host)
+                else:
+                    probe.bind((section.host, wanted))
             except (OSError, OverflowError) as error:
                 raise SrpoError(
-                    f"engine {index} cannot listen on {section.host}:{wanted} ({error}): stop what uses the "
+                    f"engine {index} cannot listen on {section.host}:{wanted or 'any'} ({error}): stop what uses the "
                     "port, or set engine.port to another one or to 0 for free ports"
                 ) from error
             ports.append(int(probe.getsockname()[1]))

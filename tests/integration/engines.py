@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,13 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.rollout.client import EngineClient, Sampling
 from megatron_srpo.sync.bucket import flatten
 from megatron_srpo.sync.process_group import join_group, leave_group
 
 PROMPT = [10, 20, 30, 40, 50]
 GREEDY = Sampling(max_new_tokens=16, temperature=0.0)
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def reference(folder: Path, tokens: Sequence[int]) -> tuple[list[int], list[float]]:
@@ -72,7 +65,7 @@ async def send_weights(client: EngineClient, folder: Path, version: int, group: 
 
 async def update_over_gloo(client: EngineClient, folder: Path, version: int, world_size: int = 2) -> None:
     """Join a group with the engine, send the folder's weights, leave."""
-    name, port = f"weights-{version}", free_port()
+    name, port = f"weights-{version}", unclaimed_port("127.0.0.1")
     place: dict[str, Any] = {"address": "127.0.0.1", "port": port, "name": name, "backend": "gloo"}
     place["world_size"] = world_size
     ours = asyncio.to_thread(lambda: join_group(rank=0, timeout=60.0, **place))

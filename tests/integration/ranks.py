@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.rollout.journal import Journal
 from tests.conftest import REPOSITORY
 from tests.support import journal_row
@@ -64,14 +64,11 @@ def run_ranks(folder: Path, recipe: dict[str, Any], jobs: Sequence[dict[str, Any
     """Do the jobs on the recipe's ranks; returns what each rank wrote, in rank order."""
     folder.mkdir(parents=True)
     (folder / "jobs.json").write_text(json.dumps({"recipe": recipe, "jobs": list(jobs)}))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     size = recipe["trainer"]["ranks"]
     shared = {
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(unclaimed_port("127.0.0.1")),
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "tests.integration.rank_main", str(folder / "jobs.json"), str(folder)]

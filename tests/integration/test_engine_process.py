@@ -20,12 +20,13 @@ import psutil
 import pytest
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.recipe.schema import EngineSection
 from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.rollout.engine import EngineProcess, start_engines
 from megatron_srpo.rollout.engine_command import EngineCommand, build_command
 from tests.conftest import REPOSITORY
-from tests.integration.engines import free_port, processes_with
+from tests.integration.engines import processes_with
 
 TinyHf = Callable[..., Path]
 
@@ -58,7 +59,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
 def process_of(tmp_path: Path, program: str) -> tuple[EngineProcess, str]:
     """An engine process that runs a Python program, and the marker that all its descendants carry."""
     marker = f"MARKER={tmp_path}"
-    port = free_port()
+    port = unclaimed_port("127.0.0.1")
     environment = {**os.environ, "MARKER": str(tmp_path)}
     command = EngineCommand((sys.executable, "-c", program, str(port)), environment)
     return EngineProcess(0, "127.0.0.1", port, command, tmp_path / "engine-0.log"), marker

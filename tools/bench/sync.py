@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from common.report import compare, progress, report
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.model import build_model
 from megatron_srpo.bridge.weights import bind, load_weights
+from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.launch.trainer import StageGroup, Trainer
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.schema import Recipe
@@ -81,9 +81,7 @@ class RawBroadcast:
     """The baseline's sender, with its receiving process."""
 
     def __init__(self, sizes: list[int], runs: int) -> None:
-        with socket.socket() as probe:
-            probe.bind((HOST, 0))
-            port = probe.getsockname()[1]
+        port = unclaimed_port(HOST)
         text = ",".join(map(str, sizes))
         self.process = subprocess.Popen([sys.executable, __file__, "--receive", f"{port}:{text}:{runs}"])
         self.group = join_group(
