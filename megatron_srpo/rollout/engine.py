@@ -155,8 +155,8 @@ def _choose_ports(section: EngineSection) -> list[int]:
                     probe.bind((section.host, wanted))
             except (OSError, OverflowError) as error:
                 raise SrpoError(
-                    f"engine {index} cannot listen on {section.host}:{wanted or 'any'} ({error}): stop what uses the "
-                    "port, or set engine.port to another one or to 0 for free ports"
+                    f"engine {index} cannot listen on {section.host}:{wanted or 'any'} ({error}): stop what uses "
+                    "the port, or set engine.port to another one or to 0 for free ports"
                 ) from error
             ports.append(int(probe.getsockname()[1]))
     return ports
