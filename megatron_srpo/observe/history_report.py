@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,8 @@ def select(run: Path, prompt: str | None, stage: str | None) -> pa.Table:
 
 def print_prompt(groups: pa.Table, console: Console) -> None:
     """Every group of one prompt, a line each."""
-    table = Table("step", "stage", "source", "epoch", "correct", "reward", "length", "weights", "trained")
+    titles = ("step", "stage", "source", "epoch", "correct", "reward", "length", "weights", "trained")
+    table = Table(*titles, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for row in groups.to_pylist():
         table.add_row(
             str(row["step"]),
@@ -55,9 +57,9 @@ def print_prompt(groups: pa.Table, console: Console) -> None:
 
 def print_epochs(groups: pa.Table, console: Console) -> None:
     """One line for every stage, source and epoch."""
-    table = Table("stage", "source", "epoch", "steps", "prompts", "all right", "mixed", "all wrong", "accuracy")
-    for title in ("reward", "length", "tokens"):
-        table.add_column(title)
+    titles = ("stage", "source", "epoch", "steps", "groups", "accuracy", "reward", "length", "tokens")
+    table = Table(*titles, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.title = "groups by stage, source and epoch: all right / mixed / all wrong"
     parts: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for row in groups.to_pylist():
         parts.setdefault((row["stage"], row["source"], row["epoch"]), []).append(row)
@@ -70,10 +72,7 @@ def print_epochs(groups: pa.Table, console: Console) -> None:
             source,
             str(epoch),
             _range([row["step"] for row in rows]),
-            str(len(rows)),
-            str(right),
-            str(len(rows) - right - wrong),
-            str(wrong),
+            f"{right}/{len(rows) - right - wrong}/{wrong}",
             f"{_mean([a for row in rows for a in row['accuracies']]):.1%}",
             f"{_mean([r for row in rows for r in row['rewards']]):.3f}",
             f"{_mean(lengths):.1f}",
