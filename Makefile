@@ -17,7 +17,7 @@ ENGINE := .venv-engine
 TRAINER_PINS := tools/setup/constraints-trainer-cpu.txt
 ENGINE_PINS := tools/setup/engine-cpu.txt
 # Twice what it takes on two cores.
-TEST_LIMIT := 25m
+TEST_LIMIT := 35m
 
 # A stamp is written after everything else of its environment: without it, or when what it was made from has
 # changed, the installation is done again; with it, there is no work.
