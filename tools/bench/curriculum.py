@@ -33,6 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 from common.report import Result, progress, report
+from common.rows import bench_row
 
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.draws import StepDraws
@@ -107,28 +108,9 @@ def prepare(folder: Path, size: int) -> None:
 
 
 def _row(group: GroupOutcome, step: int, sample: int) -> Row:
+    place = {"step": step, "weight_version": step, "epoch": group.epoch}
     accuracy = float(sample < group.correct)
-    return Row(
-        step=step,
-        stage="all",
-        epoch=group.epoch,
-        group=group.number,
-        sample=sample,
-        prompt_id=group.prompt_id,
-        source=group.source,
-        weight_version=step,
-        trained=True,
-        response_length=4,
-        prompt_tokens=[1, 2, 3, 4],
-        tokens=[5, 6, 7, 8],
-        log_probs=[-1.0] * 4,
-        text="",
-        finish_reason="stop",
-        reward=accuracy,
-        accuracy=accuracy,
-        format_ok=True,
-        extracted=None,
-    )
+    return bench_row(group.number, sample, accuracy, prompt_id=group.prompt_id, source=group.source, **place)
 
 
 def read_ids(folder: Path) -> pa.ChunkedArray:

@@ -12,31 +12,25 @@ from megatron_srpo.curriculum.outcomes import GroupOutcome
 from megatron_srpo.curriculum.restore import CurriculumStore
 from megatron_srpo.curriculum.stages import Switch
 from megatron_srpo.rollout.journal import Journal, Row
+from tests.support import journal_row
 
 
 def rows_of(outcome: GroupOutcome, step: int, stage: str) -> list[Row]:
     """Rows of a group of which `outcome.correct` samples are right; rewards and lengths as in no power of two."""
     return [
-        Row(
-            step=step,
+        journal_row(
+            outcome.number,
+            sample,
+            step,
             stage=stage,
             epoch=outcome.epoch,
-            group=outcome.number,
-            sample=sample,
             prompt_id=outcome.prompt_id,
             source=outcome.source,
-            weight_version=step,
-            trained=False,
             response_length=5 + sample,
-            prompt_tokens=[1, 2],
             tokens=[3] * (5 + sample),
             log_probs=[-0.5] * (5 + sample),
-            text="",
-            finish_reason="stop",
             reward=0.1 + 0.7 * (sample < outcome.correct) - 0.01 * sample,
             accuracy=1.0 if sample < outcome.correct else 0.3,
-            format_ok=True,
-            extracted=None,
         )
         for sample in range(outcome.samples)
     ]

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from common.rows import bench_row
 from megatron_srpo.bridge.tables import table_for
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
-from megatron_srpo.rollout.journal import Journal, Row
+from megatron_srpo.rollout.journal import Journal
 
 
 def write_model(folder: Path, hidden: int, layers: int, vocab: int, heads: int = 8) -> ModelConfig:
@@ -80,26 +81,14 @@ def record_step(folder: Path, prompts: int, samples: int, vocab: int, mean_lengt
             tokens, log_probs = rng.integers(0, vocab, size=length).tolist(), [-8.0] * length
             accuracy = float(rng.random() < 0.5)
             rows.append(
-                Row(
-                    step=0,
-                    stage="all",
-                    epoch=0,
-                    group=group,
-                    sample=sample,
-                    prompt_id=f"p{group}",
-                    source="bench",
-                    weight_version=0,
-                    trained=True,
-                    response_length=len(tokens),
+                bench_row(
+                    group,
+                    sample,
+                    accuracy,
                     prompt_tokens=prompt,
                     tokens=tokens,
                     log_probs=log_probs,
-                    text="",
-                    finish_reason="stop",
-                    reward=accuracy,
-                    accuracy=accuracy,
-                    format_ok=True,
-                    extracted=None,
+                    response_length=length,
                 )
             )
         journal.append(rows)
