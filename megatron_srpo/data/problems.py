@@ -11,11 +11,11 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megatron_srpo.data.code_tests import CodeTests, parse_tests
+from megatron_srpo.data.code_tests import parse_tests
+from megatron_srpo.data.problem import Problem
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.model_folder import load_tokenizer
 
@@ -28,22 +28,6 @@ DOMAINS = ("math", "code")
 PARQUET = (".parquet",)
 JSON = (".json", ".jsonl")
 NO_ROWS = "the file has no rows; at least one problem is needed."
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem with what a response is judged by: a reference answer (math) or tests (code)."""
-
-    id: str
-    prompt: str
-    answer: str
-    """Empty where a code problem has none."""
-    domain: str = "math"
-    source: str = ""
-    difficulty: str | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    tests: CodeTests | None = None
-    """Of a code problem, and of no other."""
 
 
 def load_problems(path: Path) -> list[Problem]:

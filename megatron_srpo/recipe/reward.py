@@ -107,9 +107,14 @@ class FunctionSection(Section):
     """A reward function of your own; see docs/rewards.md."""
 
     path: ImportPath
-    weight: float = 1.0
     arguments: dict[str, Any] = Field({}, description="keyword arguments")
     seconds: PositiveFloat = Field(10.0, description="of one response; a function that takes longer is an error")
+
+
+class ComponentSection(FunctionSection):
+    """A reward function that adds to the total."""
+
+    weight: float = 1.0
 
 
 class RewardSection(Section):
@@ -121,7 +126,7 @@ class RewardSection(Section):
     judge: FunctionSection | None = Field(
         None, description="decides accuracy (0 to 1; 1 is right) instead of the built-in judges"
     )
-    functions: dict[str, FunctionSection] = Field({}, description="further components of the reward, by name")
+    functions: dict[str, ComponentSection] = Field({}, description="further components of the reward, by name")
     math: MathSection = MathSection()
     code: CodeSection = CodeSection()
     sandbox: SandboxSection = SandboxSection()

@@ -1,58 +1,123 @@
 """Does the program in a response pass its problem's tests?
 
-All or nothing: every case must return what is expected.  The form of a response is judged as for mathematics,
-by the same code; the program is the last fenced block of the answer.
+The form of a response is judged as for mathematics, by the same code; the program is the last fenced block of
+the answer.  It runs in a sandbox, which is told the inputs and nothing of what is expected.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing
 
 from megatron_srpo.data.code_tests import CodeTests
-from megatron_srpo.rewards.math import AnswerFormat, Score, extract
-from megatron_srpo.rewards.sandbox import Limits, run_programs
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.reward import AnswerFormat, CodeSection
+from megatron_srpo.rewards.answers import extract
+from megatron_srpo.rewards.compare import texts_agree, values_agree
+from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Sandbox
+from megatron_srpo.rewards.score import Score
 
 OPENING = re.compile(r"([ \t]*)(`{3,})[^`]*")
+MEGABYTE = 2**20
 
 
-def score_code(
-    responses: Sequence[str], tests: CodeTests, answer_format: AnswerFormat, limits: Limits
-) -> list[Score]:
-    """Score the responses of one group, in order; `extracted` is the program.  Equal programs run once.
+class CodeJudge:
+    """Judges programs with two sandboxes: checkers know what is expected, so no program may share theirs."""
 
-    Args:
-        responses: texts without special tokens.
-        tests: what a program must do.
-        answer_format: the form that the prompt asks for.
-        limits: of one program, over all cases.
+    def __init__(self, section: CodeSection, programs: Sandbox, checkers: Sandbox) -> None:
+        self._section, self._programs, self._checkers = section, programs, checkers
 
-    Raises:
-        SrpoError: when programs cannot be run at all.
-    """
-    extracted = [extract_program(response, answer_format) for response in responses]
-    programs = list(dict.fromkeys(program for program, _ in extracted if program is not None))
-    returned = run_programs(programs, tests.function, tests.arguments, limits)
-    right: dict[str | None, int] = {None: 0}
-    for program, text in zip(programs, returned, strict=True):
-        right[program] = int(text is not None and values_agree(text, tests))
-    return [Score(right[program], format_ok, program) for program, format_ok in extracted]
+    def score(self, response: str, tests: CodeTests, answer_format: AnswerFormat) -> Score:
+        """Run the response's program against the tests; `extracted` is the program.
+
+        Raises:
+            SrpoError: when programs cannot be run at all, or the problem's checker fails.
+        """
+        program, format_ok, missing = extract_program(response, answer_format)
+        if program is None:
+            return Score(0, format_ok, None, missing)
+        passed, reason = self._passed(program, tests)
+        cases = len(tests.inputs)
+        reason = f"{passed} of {cases} cases" if passed == cases else f"{passed} of {cases} cases, {reason}"
+        credit = passed / cases if self._section.credit == "share" else None
+        return Score(int(passed == cases), format_ok, program, reason, credit)
+
+    def _passed(self, source: str, tests: CodeTests) -> tuple[int, str]:
+        """How many cases pass, and why the first of the others does not; after it, none runs without need."""
+        to_the_end = self._section.credit == "share"
+        program = Program(source, tests.kind, tests.inputs, tests.function, tests.language)
+        passed, reason = 0, ""
+        with closing(self._run(self._programs, program, stop=not to_the_end)) as results:
+            for number, result in enumerate(results):
+                wrong = self._why_wrong(result, tests, number)
+                if wrong is None:
+                    passed += 1
+                    continue
+                reason = reason or f"case {number + 1}: {wrong}"
+                if not to_the_end:
+                    break
+        return passed, reason
+
+    def _why_wrong(self, result: CaseResult, tests: CodeTests, number: int) -> str | None:
+        """Why a case does not pass; None when it does."""
+        if result.status != "ok":
+            return f"{result.status} ({result.note})" if result.note else result.status
+        try:
+            answer = result.output.decode()
+        except UnicodeDecodeError:
+            return "the output is no text"
+        expected = tests.expected[number]
+        if tests.checker is not None:
+            right = self._check(tests, tests.inputs[number], answer, expected)
+        elif tests.kind == "call":
+            right = values_agree(answer, expected, tests.tolerance)
+        else:
+            right = texts_agree(answer, expected, tests.tolerance)
+        return None if right else "wrong answer"
+
+    def _check(self, tests: CodeTests, given: str, answer: str, expected: str) -> bool:
+        """What the problem's own checker says; texts as they are, arguments and values as JSON has them."""
+        texts = (given, answer, expected)
+        try:
+            arguments = [json.loads(text) for text in texts] if tests.kind == "call" else list(texts)
+        except (ValueError, RecursionError):
+            return False  # the program's answer is no JSON
+        assert tests.checker is not None
+        checker = Program(tests.checker, "call", (json.dumps(arguments),), "check", tests.language)
+        (result,) = self._run(self._checkers, checker, stop=True)
+        if result.status != "ok" or result.output not in (b"true", b"false"):
+            what = result.note or result.output[:80].decode("utf-8", "replace") or result.status
+            raise SrpoError(f"the problem's checker must return True or False; {result.status}: {what}")
+        return result.output == b"true"
+
+    def _run(self, sandbox: Sandbox, program: Program, *, stop: bool) -> Iterator[CaseResult]:
+        section = self._section
+        limits = Limits(
+            section.seconds,
+            section.program_seconds,
+            section.patience,
+            section.memory_megabytes * MEGABYTE,
+            int(section.output_megabytes * MEGABYTE),
+            stop,
+        )
+        return sandbox.run(program, limits)
 
 
-def extract_program(response: str, answer_format: AnswerFormat) -> tuple[str | None, bool]:
-    """The program, if there is one, and whether the whole response has the right form.
+def extract_program(response: str, answer_format: AnswerFormat) -> tuple[str | None, bool, str]:
+    """The program, if there is one, whether the whole response has the right form, and why there is no program.
 
     With tags, the program is the last fenced block of the one answer, and the form is that of the tags.  Without
     (`boxed`; a program has no box) it is the last fenced block of the response, and the form is to have one.
     """
     if answer_format == "boxed":
         program = last_fenced_block(response)
-        return program, program is not None
-    answer, format_ok = extract(response, answer_format)
-    return (None if answer is None else last_fenced_block(answer)), format_ok
+        return program, program is not None, "no fenced block"
+    found = extract(response, answer_format)
+    if found.answer is None:
+        return None, found.format_ok, found.reason
+    return last_fenced_block(found.answer), found.format_ok, "no fenced block in the answer"
 
 
 def last_fenced_block(text: str) -> str | None:
@@ -68,36 +133,3 @@ def last_fenced_block(text: str) -> str | None:
         elif fence:
             lines.append(line.removeprefix(indent))
     return found if found and found.strip() else None
-
-
-def values_agree(returned: str, tests: CodeTests) -> bool:
-    """Whether a JSON text, which a program chose, holds the expected values and nothing else."""
-    try:
-        return _equal(json.loads(returned), json.loads(tests.expected), tests.tolerance)
-    except (ValueError, RecursionError):
-        return False  # no JSON, a number with thousands of digits, or nested too deeply
-
-
-def _equal(value: Any, expected: Any, tolerance: float) -> bool:
-    """Equal in value and kind; where a float is expected, an integer or float within the tolerance."""
-    if isinstance(expected, float):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and _close(value, expected, tolerance)
-    if type(value) is not type(expected):
-        return False
-    if isinstance(expected, list):
-        return len(value) == len(expected) and all(
-            _equal(one, other, tolerance) for one, other in zip(value, expected, strict=True)
-        )
-    if isinstance(expected, dict):
-        return value.keys() == expected.keys() and all(
-            _equal(value[key], other, tolerance) for key, other in expected.items()
-        )
-    return bool(value == expected)
-
-
-def _close(value: float, expected: float, tolerance: float) -> bool:
-    try:
-        return math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
-    except OverflowError:  # an integer beyond all floats
-        return False

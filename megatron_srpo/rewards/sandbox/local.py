@@ -1,0 +1,252 @@
+"""The sandbox of this machine: programs behind the strongest walls that its kernel lets us build.
+
+A sandbox is one process (inside/server.py) behind walls (inside/walls.py), which forks a process for every
+program and that one another for every test case: to fork takes a millisecond, to start Python twenty.  What is
+expected never goes inside, so a program cannot forge a verdict: it can only say what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.reward import SandboxSection
+from megatron_srpo.rewards.sandbox.inside import cases, server, walls
+from megatron_srpo.rewards.sandbox.inside.cases import memory_file
+from megatron_srpo.rewards.sandbox.jobs import STATUSES, CaseResult, Limits, Program
+
+START_SECONDS = 60.0
+GRACE_SECONDS = 10.0  # for our own processes inside, on a busy machine
+# At the end of the path, so that nothing of ours hides a module of Python.
+BOOTSTRAP = """
+import sys
+sys.path.append(sys.argv[1])
+from inside import server
+sys.path.pop()
+server.main(sys.argv[2:])
+"""
+
+
+class StartError(Exception):
+    """A level of isolation is not to be had; the text says why."""
+
+
+class LocalSandbox:
+    """One sandbox; a program at a time.  Use it as a context manager, or call `close`.
+
+    It starts with the first program, and again after it was lost.
+    """
+
+    def __init__(self, section: SandboxSection, level: str) -> None:
+        """Prepare a sandbox; `level` is one of `walls.LEVELS`."""
+        self._section, self.level = section, level
+        self._server: _Server | None = None
+
+    def start(self) -> None:
+        """Start the server, if it is not there; raises StartError when the level is not to be had."""
+        if self._server is None:
+            self._server = _Server(self._section, self.level)
+
+    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+        """The result of each case as it is known, in order; who stops asking stops the program.
+
+        With `limits.stop_at_failure` the case that failed is the last.  What was not run, because the program
+        took our own process along, is reported as killed.
+
+        Raises:
+            SrpoError: when the server cannot be started or fails by itself.
+        """
+        try:
+            self.start()
+        except StartError as error:
+            raise SrpoError(f"sandbox ({self.level}): {error}") from None
+        assert self._server is not None
+        cases_left = len(program.inputs)
+        try:
+            for result in self._server.run(program, limits):
+                cases_left -= 1
+                yield result
+                if limits.stop_at_failure and result.status != "ok":
+                    return
+        except LostError:
+            self.close()
+        for _ in range(min(cases_left, 1) if limits.stop_at_failure else cases_left):
+            yield CaseResult("killed", b"", "the program's process ended before the case did")
+
+    def close(self) -> None:
+        """End the server and everything inside."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def __enter__(self) -> LocalSandbox:
+        """The sandbox itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+class LostError(Exception):
+    """The server is gone or does not answer."""
+
+
+class _Server:
+    """The process behind the walls and the way to speak with it."""
+
+    def __init__(self, section: SandboxSection, level: str) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        python = sys.executable if section.python is None else str(section.python)
+        packages = section.python is not None
+        config = {
+            "parent": os.getpid(),
+            "level": level,
+            "packages": packages,
+            "preload": list(section.preload),
+            "threads": section.threads,
+            "files_megabytes": section.files_megabytes,
+        }
+        # Without user's packages and environment; the seed of hashes is fixed, as what a program prints may
+        # depend on the order of a set.  -P: no folder of ours is searched for modules.
+        command = [python, "-s", "-P", *([] if packages else ["-S"]), "-B", "-X", "utf8", "-c", BOOTSTRAP]
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [*command, str(Path(__file__).parent), str(theirs.fileno()), json.dumps(config)],
+                    env={"PYTHONHASHSEED": "0"},
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._control.close()
+                raise StartError(f"{python} cannot be started ({error})") from None
+        self._idle = True
+        try:
+            self._await_start(level)
+        except BaseException:
+            self.close()
+            raise
+
+    def _await_start(self, level: str) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            message = self._receive(deadline)
+            if message == server.UNSHARED and level == "namespaces":
+                map_user(self._process.pid)
+                self._control.send(server.MAPPED)
+                message = self._receive(deadline)
+        except LostError:
+            raise StartError("the server did not start; its last words are above") from None
+        if message != server.READY:
+            raise StartError(message.decode("utf-8", "replace"))
+
+    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+        """Results of the cases; fewer than there are when the program's process ended before.
+
+        Raises LostError when the server is lost.
+        """
+        self._wait_until_idle()
+        request = json.dumps({**asdict(program), **asdict(limits)})
+        results, writer = os.pipe()
+        try:
+            with memory_file(request) as descriptor:
+                try:
+                    socket.send_fds(self._control, [server.RUN], [descriptor, writer])
+                except OSError:
+                    raise LostError from None
+                finally:
+                    os.close(writer)
+            self._idle = False
+            wall = limits.program_seconds * limits.patience + cases.SETUP_SECONDS
+            yield from _frames(results, time.monotonic() + wall + GRACE_SECONDS, limits.output)
+        finally:
+            os.close(results)
+
+    def _wait_until_idle(self) -> None:
+        """Wait until nothing of the program before is left."""
+        if not self._idle and self._receive(time.monotonic() + GRACE_SECONDS) != server.DONE:
+            raise LostError
+        self._idle = True
+
+    def _receive(self, deadline: float) -> bytes:
+        wait_for(self._control.fileno(), deadline)
+        try:
+            message = self._control.recv(server.LONGEST_MESSAGE)
+        except OSError:
+            raise LostError from None
+        if not message:
+            raise LostError
+        return message
+
+    def close(self) -> None:
+        """Kill the server; the kernel kills all that is inside with it."""
+        self._control.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def map_user(process: int) -> None:
+    """Let the one user inside be, outside, ourselves, or nobody where we are root.
+
+    Raises StartError when the kernel refuses.
+    """
+    root = os.geteuid() == 0
+    user, group = (walls.NOBODY, walls.NOBODY) if root else (os.geteuid(), os.getegid())
+    folder = Path("/proc") / str(process)
+    try:
+        if not root:
+            (folder / "setgroups").write_text("deny")
+        (folder / "uid_map").write_text(f"0 {user} 1")
+        (folder / "gid_map").write_text(f"0 {group} 1")
+    except OSError as error:
+        raise StartError(f"the user of the namespace cannot be mapped ({error})") from None
+
+
+def _frames(descriptor: int, deadline: float, output: int) -> Iterator[CaseResult]:
+    """Results from a pipe until it ends; raises LostError when it takes too long or holds something else."""
+    while header := read_exactly(descriptor, cases.FRAME.size, deadline):
+        status, size, note = cases.FRAME.unpack(header)
+        if status >= len(STATUSES) or size > output or note > cases.LONGEST_NOTE:
+            raise LostError
+        content = read_exactly(descriptor, size, deadline)
+        yield CaseResult(
+            STATUSES[status], content, read_exactly(descriptor, note, deadline).decode("utf-8", "replace")
+        )
+
+
+def read_exactly(descriptor: int, size: int, deadline: float) -> bytes:
+    """So many bytes, or none where the pipe ends; raises LostError at the deadline."""
+    parts: list[bytes] = []
+    while size:
+        wait_for(descriptor, deadline)
+        part = os.read(descriptor, min(size, 2**20))
+        if not part:
+            return b""
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def wait_for(descriptor: int, deadline: float) -> None:
+    """Wait until there is something to read; raises LostError at the deadline."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    left = deadline - time.monotonic()
+    if left <= 0 or not poll.poll(left * 1000):
+        raise LostError
