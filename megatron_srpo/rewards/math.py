@@ -12,18 +12,15 @@ that a policy under training would find and use, so an answer must pass these ch
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-AnswerFormat = Literal["think_answer", "answer", "boxed"]
+from megatron_srpo.recipe.reward import AnswerFormat, MathSection
+from megatron_srpo.rewards.answers import extract
+from megatron_srpo.rewards.score import Score
 
 LONGEST_ANSWER = 400  # characters; nothing longer is a final answer, and parsing it would cost seconds
 TIMEOUT_SECONDS = 3  # math-verify's own limit for one parse and for one comparison
 
-THINK_ANSWER = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-BOXED = re.compile(r"\\boxed\s*\{")
 # Delimiters that only say "this is mathematics".
 WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"))
 INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
@@ -33,65 +30,19 @@ DEEP_BRACKETS = re.compile(r"(?:[({\[]\s*){4}")  # the parser's time doubles wit
 WHOLE_FRACTION = re.compile(r"/|\\[dt]?frac|\\div|÷")
 
 
-@dataclass(frozen=True)
-class Score:
-    """What was found in one response."""
-
-    accuracy: int
-    """1 when the extracted answer equals the reference, else 0."""
-    format_ok: bool
-    extracted: str | None
-    """The final answer as it is written, or None when there is not exactly one."""
-
-
-def score_math(response: str, gold: str, answer_format: AnswerFormat) -> Score:
+def score_math(response: str, gold: str, answer_format: AnswerFormat, section: MathSection) -> Score:
     """Score one response against the reference answer.
-
-    Call it in a process's main thread: math-verify limits its time with a signal.
 
     Args:
         response: the response's text without special tokens.
         gold: the reference answer, plain or LaTeX.
         answer_format: the form that the prompt asks for.
+        section: the recipe's reward.math.
     """
-    extracted, format_ok = extract(response, answer_format)
-    accuracy = int(extracted is not None and answers_agree(extracted, gold))
-    return Score(accuracy, format_ok, extracted)
-
-
-def extract(response: str, answer_format: AnswerFormat) -> tuple[str | None, bool]:
-    """The final answer, if there is exactly one, and whether the whole response has the right form.
-
-    An answer can be there in a response of broken form (no thinking, text around it); an answer that is
-    repeated, left open, or inside the thinking is none.
-    """
-    if answer_format == "boxed":
-        return _extract_boxed(response)
-    if response.count("<answer>") != 1 or response.count("</answer>") != 1:
-        return None, False
-    found = ANSWER.search(response)
-    if found is None or "</think>" in response[found.start() :]:
-        return None, False
-    answer = found.group(1).strip()
-    if not answer or "<think>" in answer:
-        return None, False
-    if answer_format == "answer":
-        return answer, not response[found.end() :].strip()
-    whole = THINK_ANSWER.fullmatch(response)
-    once = all(response.count(tag) == 1 for tag in TAGS)
-    return answer, whole is not None and once and bool(whole.group(1).strip())
-
-
-def _extract_boxed(response: str) -> tuple[str | None, bool]:
-    """The content of the one `\\boxed{...}`; several boxes count when they hold the same text."""
-    contents: set[str | None] = set()
-    for found in BOXED.finditer(response):
-        end = _closing_brace(response, found.end())
-        contents.add(response[found.end() : end].strip() if end is not None else None)
-    if len(contents) != 1:
-        return None, False
-    content = contents.pop()
-    return (content, True) if content else (None, False)
+    found = extract(response, answer_format, section.fallback)
+    if found.answer is None:
+        return Score(0, found.format_ok, None, found.reason)
+    return Score(int(answers_agree(found.answer, gold)), found.format_ok, found.answer)
 
 
 def _closing_brace(text: str, start: int) -> int | None:
