@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -26,7 +26,8 @@ UNKNOWN = "und"  # ISO 639 for a language that is not determined
 # Answers of the classifier that are no verdict: not a language, and Latin (quod erat demonstrandum).
 DECOYS = ("zxx", "la")
 SURE = 0.9  # probability from which the classifier is believed
-EVIDENCE_LETTERS = 24  # in a segment; with fewer it is often wrong
+EVIDENCE_LETTERS = 12  # with fewer it is rarely sure, and then of a name
+UNSURE_LETTERS = 60  # sentences that it is not sure of are looked at together, up to this length
 SEGMENT_LETTERS = 300  # at most, so that text without sentences is still looked at piece by piece
 
 FEWEST_FOREIGN_LETTERS = 20  # less is a name or a quotation, however short the response
@@ -200,7 +201,12 @@ def _is_term(run: Run) -> bool:
 
 def _is_ordinary(word: str, letters: int) -> bool:
     """Whether a word is neither a name nor an abbreviation, and has so many letters."""
-    return len(word) >= letters and word.islower()
+    return len(word) >= letters and _in_small_letters(word)
+
+
+def _in_small_letters(word: str) -> bool:
+    """Whether a word has no capitals; most scripts have none at all."""
+    return word == word.lower()
 
 
 def _pieces(runs: Iterable[Run]) -> Iterator[Piece]:
@@ -211,52 +217,66 @@ def _pieces(runs: Iterable[Run]) -> Iterator[Piece]:
     for name, words in by_script.items():
         script = SCRIPTS[name]
         if name == "cjk":
-            yield from map(_piece_of_cjk, _sentences(words))
+            yield from _pieces_of_cjk(words)
         elif len(script.languages) == 1:
             yield Piece(name, script.weight * sum(map(len, words)), script.languages[0])
         else:
             yield from _classified(name, words)
 
 
-def _sentences(words: Iterable[str]) -> Iterator[str]:
-    """Words in a row, up to where a sentence ends."""
+def _pieces_of_cjk(words: list[str]) -> Iterator[Piece]:
+    """Japanese where there is Kana; where there is none, Chinese, but beside Japanese only in a long sentence."""
+    has_kana = any(map(KANA.search, words))
     for is_stop, group in groupby(words, key=STOP.__eq__):
+        sentence = "".join(group)
+        language: str | None = "zh"
+        if has_kana and len(KANA.findall(sentence)) >= KANA_SHARE * len(sentence):
+            language = "ja"
+        elif has_kana and len(sentence) < HAN_SENTENCE:
+            language = None
         if not is_stop:
-            yield "".join(group)
-
-
-def _piece_of_cjk(sentence: str) -> Piece:
-    """Japanese where there is Kana, Chinese where there is none in a long sentence."""
-    letters = SCRIPTS["cjk"].weight * len(sentence)
-    if len(KANA.findall(sentence)) >= KANA_SHARE * len(sentence):
-        return Piece("cjk", letters, "ja")
-    return Piece("cjk", letters, "zh" if len(sentence) >= HAN_SENTENCE else None)
+            yield Piece("cjk", SCRIPTS["cjk"].weight * len(sentence), language)
 
 
 def _classified(script: str, words: Iterable[str]) -> Iterator[Piece]:
-    """The languages of words in a script of several, by sentences; short sentences are looked at together."""
-    letters = evidence_letters = 0
+    """The languages of words in a script of several, by sentences; unsure sentences are looked at together."""
+    unsure_letters = 0
+    unsure: list[str] = []
+    for letters, evidence in _evidence(words):
+        language = _language(evidence)
+        if language is not None:
+            yield Piece(script, letters, language)
+            continue
+        unsure_letters += letters
+        unsure += evidence
+        if unsure_letters >= UNSURE_LETTERS:
+            yield Piece(script, unsure_letters, _language(unsure))
+            unsure_letters = 0
+            unsure = []
+    if unsure_letters:
+        yield Piece(script, unsure_letters, _language(unsure))
+
+
+def _evidence(words: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """For each sentence, or piece of a long one: its letters, and the words that tell its language."""
+    letters = 0
     evidence: list[str] = []
     starts = True
-    for word in words:
-        ends = word == STOP
+    for word in chain(words, (STOP,)):
         letters += len(word)
         # A capital in the middle of a sentence makes a name (or a noun in German, which has enough others).
-        if not ends and (starts or word.islower()):
+        if word != STOP and (starts or _in_small_letters(word)):
             evidence.append(word)
-            evidence_letters += len(word)
-        starts = ends
-        if letters >= SEGMENT_LETTERS or (ends and evidence_letters >= EVIDENCE_LETTERS):
-            yield Piece(script, letters, _language(evidence, evidence_letters))
-            letters = evidence_letters = 0
-            evidence = []
-    if letters:
-        yield Piece(script, letters, _language(evidence, evidence_letters))
+        starts = word == STOP
+        if letters and (starts or letters >= SEGMENT_LETTERS):
+            # One capitalised word alone is a cell of a table or a heading.
+            yield letters, evidence if any(map(_in_small_letters, evidence)) else []
+            letters, evidence = 0, []
 
 
-def _language(words: list[str], letters: int) -> str | None:
+def _language(words: list[str]) -> str | None:
     """What the classifier is sure of."""
-    if letters < EVIDENCE_LETTERS:
+    if sum(map(len, words)) < EVIDENCE_LETTERS:
         return None
     probabilities: Counter[str] = Counter()
     for code, probability in _classifier().rank(" ".join(words)):

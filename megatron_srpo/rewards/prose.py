@@ -28,6 +28,7 @@ CLOSERS = {
     "\\[": re.compile(r"\\\]"),
     "\\begin": re.compile(rf"\\end\{{(?:{ENVIRONMENTS})\*?\}}"),
 }
+INLINE = ("`", "$", "\\(")
 # A line of code without a fence: only what prose hardly looks like.
 CODE_LINE = re.compile(
     r"^[ \t]*+(?:"
@@ -57,7 +58,7 @@ MARKUP = re.compile(
 
 
 def prose(response: str) -> str:
-    """The response without mathematics, code, tags, addresses and identifiers, each replaced by a space."""
+    """The response without mathematics, code, tags, addresses and identifiers, with white space in their places."""
     text = _without_enclosed(response)
     # Of code only the ASCII letters, keywords and names, or `//` would hide a sentence in another script.
     text = CODE_LINE.sub(lambda line: ASCII_LETTERS.sub(" ", line.group()), text)
@@ -79,7 +80,8 @@ def _without_enclosed(text: str) -> str:
         if kind not in upcoming or (closer is not None and closer.start() < at):
             closer = upcoming[kind] = CLOSERS[kind].search(text, at)
         if closer is not None and "\n" not in closer.group():
-            kept.append(text[kept_to : found.start()])
+            # A formula of its own often ends the sentence, with a full stop that goes with it.
+            kept += text[kept_to : found.start()], " " if kind in INLINE else "\n"
             kept_to = at = closer.end()
     kept.append(text[kept_to:])
-    return " ".join(kept)
+    return "".join(kept)
