@@ -13,15 +13,15 @@ from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.draws import StepDraws
 from megatron_srpo.curriculum.history import outcome_of
 from megatron_srpo.curriculum.restore import CurriculumStore, Restored
-from megatron_srpo.data.problems import Problem
+from megatron_srpo.data.problem import Problem
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
 from megatron_srpo.observe.progress import Progress
-from megatron_srpo.observe.summary import pool_metrics, summarize
+from megatron_srpo.observe.summary import error_alarm, pool_metrics, summarize
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.collect import Prompt, RolloutCollector
 from megatron_srpo.rollout.evaluate import HeldOut
-from megatron_srpo.rollout.journal import Journal, read_step, rows_of
+from megatron_srpo.rollout.journal import Journal, Row, read_step, rows_of
 from megatron_srpo.sync.announce import WeightPath
 
 
@@ -94,8 +94,11 @@ class Controller:
             rollout = await self._rollout(step)
             self.observers.progress.phase(f"step {step}: training")
             trained = await self.trainer.train(self.journal.step_path(step))
-            summary = summarize(read_step(self.journal.step_path(step)))
-            self._record(step, {**summary, **rollout, **trained, "seconds_step": time.monotonic() - started})
+            rows = read_step(self.journal.step_path(step))
+            self._alarm(step, rows)
+            self._record(
+                step, {**summarize(rows), **rollout, **trained, "seconds_step": time.monotonic() - started}
+            )
             if self.trainer.version % self.recipe.checkpoint.every == 0:
                 await self._save()
         else:
@@ -104,6 +107,13 @@ class Controller:
             await self._save()
         await self._evaluate(is_last=True)
         return ended
+
+    def _alarm(self, step: int, rows: Sequence[Row]) -> None:
+        """Say so when many responses could not be judged: what the policy learns from is then not what it did."""
+        warning = error_alarm(rows, self.recipe.reward.alarm_error_share)
+        if warning is not None:
+            self._event("reward_errors", step=step, text=warning)
+            self.observers.progress.say(f"step {step}: warning: {warning}")
 
     def _ended(self, step: int) -> str | None:
         """What ends the run before this step; a stage that ends goes over to the next one here."""

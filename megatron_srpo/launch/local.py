@@ -13,7 +13,8 @@ from rich.console import Console
 from megatron_srpo.controller import Controller, Observers, Rollouts
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.restore import CurriculumStore
-from megatron_srpo.data.problems import Problem, PromptEncoder, load_problems
+from megatron_srpo.data.problem import Problem
+from megatron_srpo.data.problems import PromptEncoder, load_problems
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.run_directory import RunDirectory, is_finished
 from megatron_srpo.launch.stop import run_until_signal
@@ -23,6 +24,7 @@ from megatron_srpo.observe.progress import Progress
 from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rewards.pool import RewardPool
+from megatron_srpo.rewards.sandbox.choice import describe_sandbox
 from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.rollout.collect import RolloutCollector
 from megatron_srpo.rollout.engine import Engines, start_engines
@@ -65,12 +67,23 @@ async def _train(run: RunDirectory, replay: Path | None) -> None:
             stack.callback(metrics.close)
             trainer, engines = await _start(recipe, run.path, stack, with_engines=replay is None)
             rollouts = await _rollouts(run, trainer, engines, stack) if engines is not None else None
-            controller = Controller(recipe, run.journal, trainer, rollouts, Observers(metrics, events, progress))
+            observers = Observers(metrics, events, progress)
+            if rollouts is not None:
+                _tell_isolation(recipe, rollouts, observers)
+            controller = Controller(recipe, run.journal, trainer, rollouts, observers)
             watchers = [trainer.watch(), *([engines.watch()] if engines is not None else [])]
             ended = await supervise(controller.run(steps), watchers)
             await supervise(trainer.export(run.path / "model"), [trainer.watch()])
             run.finish(trainer.version, ended)
             progress.say(f"trained weights, as a Hugging Face folder: {run.path / 'model'}")
+
+
+def _tell_isolation(recipe: Recipe, rollouts: Rollouts, observers: Observers) -> None:
+    """Where there are programs to run, say behind which walls."""
+    if any(problem.tests is not None for of_source in rollouts.problems.values() for problem in of_source):
+        level, meaning = describe_sandbox(recipe.reward.sandbox)
+        observers.events.write({"event": "sandbox", "level": level})
+        observers.progress.say(f"programs run in a sandbox of level {level}: {meaning}")
 
 
 async def _start(

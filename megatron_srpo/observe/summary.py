@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +40,8 @@ def _of(rows: Sequence[Row]) -> dict[str, float]:
     return {
         "reward": float(np.mean([row.reward for row in rows])),
         "accuracy": float(np.mean([row.accuracy for row in rows])),
+        "error_share": float(np.mean([row.error is not None for row in rows])),
+        **_components(rows),
         "format_share": float(np.mean([row.format_ok for row in rows])),
         "response_length": float(np.mean([row.response_length for row in rows])),
         "cut_off_share": float(np.mean([row.finish_reason != "stop" for row in rows])),
@@ -50,6 +52,24 @@ def _of(rows: Sequence[Row]) -> dict[str, float]:
         "dropped_all_correct": float(sum(all_correct)),
         "dropped_all_wrong": float(sum(all_wrong)),
     }
+
+
+def _components(rows: Sequence[Row]) -> dict[str, float]:
+    """What each part of the reward adds in the mean, 0 where it is missing."""
+    names = sorted({name for row in rows for name in row.components})
+    return {f"reward_{name}": float(np.mean([row.components.get(name, 0.0) for row in rows])) for name in names}
+
+
+def error_alarm(rows: Sequence[Row], limit: float) -> str | None:
+    """A warning when the share of responses that could not be judged is above the limit, with the commonest cause."""
+    causes = Counter(row.error for row in rows if row.error is not None)
+    if causes.total() <= limit * len(rows):
+        return None
+    ((cause, count),) = causes.most_common(1)
+    return (
+        f"{causes.total()} of {len(rows)} responses could not be judged and earned nothing; "
+        f"{count} of them: {cause}"
+    )
 
 
 def pool_metrics(curriculum: Curriculum) -> dict[str, float]:

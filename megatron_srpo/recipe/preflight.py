@@ -15,6 +15,8 @@ from megatron_srpo.recipe.model_folder import (
     check_tokenizer,
 )
 from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.rewards.judge import Judge
+from megatron_srpo.rewards.sandbox.choice import describe_sandbox
 
 # SGLang silently cuts a response so that prompt + response stays two tokens below context and cache.
 ENGINE_RESERVE = 2
@@ -126,7 +128,8 @@ def check_replay(run: Path) -> None:
 
 
 def check_data(recipe: Recipe, *, prompts: bool) -> None:
-    """Both data files are there with their columns; with `prompts`, every row and prompt is checked too.
+    """All data files are there with their columns; with `prompts`, every row and prompt is checked too, and
+    that what they are judged by is to be had.
 
     Raises:
         SrpoError: naming the file, and the row or problem where there is one.
@@ -137,14 +140,19 @@ def check_data(recipe: Recipe, *, prompts: bool) -> None:
     if not prompts:
         return
     encoder = PromptEncoder.from_recipe(recipe)
+    programs = False
     for file in files:
         problems = load_problems(file)
+        programs = programs or any(problem.tests is not None for problem in problems)
         try:
             encoder.encode_all(problems)
         except SrpoError as error:
             raise SrpoError(f"{file}: {error}") from None
         if file in recipe.train_files.values():
             check_min_pool(recipe, file, len(problems))
+    Judge(recipe.reward)  # finds the recipe's own functions
+    if programs:
+        describe_sandbox(recipe.reward.sandbox)
 
 
 def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:

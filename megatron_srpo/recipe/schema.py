@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.curriculum import CurriculumSection, StageSection
+from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.recipe.section import (
     Fraction,
     NonNegativeFloat,
@@ -163,17 +164,6 @@ class AlgorithmSection(Section):
         if self.overlong == "soft_penalty" and self.overlong_buffer is None:
             raise ValueError("overlong soft_penalty needs overlong_buffer, the tokens over which it grows")
         return self
-
-
-class RewardSection(Section):
-    """What a response earns: accuracy (0 or 1) times `accuracy`, and `broken_format` for a wrong form."""
-
-    accuracy: float = 1.0
-    broken_format: float = -0.5
-    answer_format: Literal["think_answer", "answer", "boxed"] = "think_answer"
-    workers: PositiveInt = 2
-    code_seconds: PositiveFloat = Field(2.0, description="wall clock of one program over all its test cases")
-    code_memory_megabytes: PositiveInt = Field(512, description="address space of one program")
 
 
 class SyncSection(Section):

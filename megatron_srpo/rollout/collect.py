@@ -7,10 +7,12 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from megatron_srpo.data.problems import Problem, PromptEncoder
+from megatron_srpo.data.problem import Problem
+from megatron_srpo.data.problems import PromptEncoder
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe, RolloutSection
-from megatron_srpo.rewards.pool import Reward, RewardPool
+from megatron_srpo.rewards.pool import RewardPool
+from megatron_srpo.rewards.score import Reward
 from megatron_srpo.rollout.client import Generation, Sampling
 from megatron_srpo.rollout.fleet import EngineFleet
 from megatron_srpo.tasks import cancel_all, gather_or_cancel

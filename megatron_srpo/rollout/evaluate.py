@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from megatron_srpo.data.problems import Problem
+from megatron_srpo.data.problem import Problem
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.collect import Prompt, RolloutCollector
 from megatron_srpo.rollout.journal import SCHEMA, read_table, rows_of, write_table

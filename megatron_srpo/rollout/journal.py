@@ -40,6 +40,7 @@ class Row:
     `group` is the prompt's place in the step, `stage` and `source` are named as in the recipe, `epoch` counts
     the source's.  `trained` is false in groups that the curriculum has sampled and left out of the update.
     `log_probs` are the engine's, of `tokens`, after temperature; `response_length` is the number of `tokens`.
+    `reward` is the sum of `components`; `error` says why a response could not be judged.
     """
 
     step: int
@@ -61,6 +62,8 @@ class Row:
     accuracy: float
     format_ok: bool
     extracted: str | None
+    components: dict[str, float]
+    error: str | None
 
 
 def rows_of(group: Group, step: int, stage: str) -> list[Row]:
@@ -86,6 +89,8 @@ def rows_of(group: Group, step: int, stage: str) -> list[Row]:
             accuracy=response.reward.accuracy,
             format_ok=response.reward.format_ok,
             extracted=response.reward.extracted,
+            components=dict(response.reward.components),
+            error=response.reward.error,
         )
         for sample, response in enumerate(group.responses)
     ]
@@ -112,6 +117,8 @@ SCHEMA = pa.schema(
         ("accuracy", pa.float64()),
         ("format_ok", pa.bool_()),
         ("extracted", pa.string()),
+        ("components", pa.map_(pa.string(), pa.float64())),
+        ("error", pa.string()),
     ]
 )
 _STEP = re.compile(r"^step-(\d{6})\.parquet$")
@@ -120,7 +127,7 @@ _GROUP = re.compile(r"^group-(\d{5})\.parquet$")
 
 def read_step(path: Path) -> list[Row]:
     """Rows of a step or group file; raises SrpoError when it is missing, broken or of another form."""
-    return [Row(**row) for row in read_table(path).to_pylist()]
+    return [Row(**row) for row in read_table(path).to_pylist(maps_as_pydicts="strict")]
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

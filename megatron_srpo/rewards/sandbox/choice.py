@@ -43,3 +43,10 @@ def open_sandbox(section: SandboxSection) -> Sandbox:
         "run where it is allowed, set reward.sandbox.require to a weaker level, or use a remote sandbox "
         "(backend: sandbox_fusion)."
     )
+
+
+def describe_sandbox(section: SandboxSection) -> tuple[str, str]:
+    """The level of isolation that programs get, and what it means; raises SrpoError as `open_sandbox`."""
+    sandbox = open_sandbox(section)
+    sandbox.close()
+    return sandbox.level, MEANING[sandbox.level]
