@@ -29,6 +29,8 @@ RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of 
 
 stages = typer.Typer(help="Stages of a run.", no_args_is_help=True)
 app.add_typer(stages, name="stage")
+rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
+app.add_typer(rewards, name="reward")
 
 
 @app.callback()
@@ -118,6 +120,33 @@ def next_stage(run: RunDirectory) -> None:
 
     stage, to = request_next(run)
     typer.echo(f"{run}: stage {stage} ends after the step in hand; then {f'stage {to}' if to else 'the run ends'}")
+
+
+@rewards.command("check")
+def check_rewards(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Parquet or JSON lines: response, and answer or tests of its problem."
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values to change, such as reward.answer_format=boxed."),
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe whose reward section to use.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rows.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Show what responses in a file earn, and why."""
+    from rich.console import Console
+
+    from megatron_srpo.recipe.load import load_recipe, load_reward_section
+    from megatron_srpo.rewards.check import check
+
+    changes = overrides or ()
+    section = load_reward_section(changes) if recipe is None else load_recipe(recipe, changes).reward
+    check(file, section, limit, as_json, Console())
 
 
 def main() -> None:

@@ -41,8 +41,8 @@ def load_problems(path: Path) -> list[Problem]:
     check_columns(path)
     problems: list[Problem] = []
     rows: dict[str, int] = {}
-    for number, values in enumerate(_read_rows(path), 1):
-        problem = _problem(values, f"{path}: row {number}")
+    for number, values in enumerate(read_rows(path), 1):
+        problem = problem_of(values, f"{path}: row {number}")
         if problem.id in rows:
             raise SrpoError(
                 f"{path}: row {number}, column id: {problem.id!r} already stands in row {rows[problem.id]}; "
@@ -55,7 +55,7 @@ def load_problems(path: Path) -> list[Problem]:
     return problems
 
 
-def check_columns(path: Path) -> None:
+def check_columns(path: Path, required: Sequence[str] = REQUIRED) -> None:
     """The file exists, has a known suffix and, for parquet, the required columns and any rows; reads none.
 
     Raises:
@@ -74,24 +74,24 @@ def check_columns(path: Path) -> None:
         metadata = pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise SrpoError(f"{path}: not a readable parquet file ({_one_line(error)}).") from None
-    _require(path, metadata.schema.to_arrow_schema().names)
+    _require(path, metadata.schema.to_arrow_schema().names, required)
     if metadata.num_rows == 0:
         raise SrpoError(f"{path}: {NO_ROWS}")
 
 
-def _require(path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in REQUIRED if name not in names]
+def _require(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in names]
     if not any(name in names for name in JUDGES):
         missing.append(JUDGES[0])
     if missing:
         raise SrpoError(
-            f"{path}: the column {' and the column '.join(missing)} is missing; needed are {', '.join(REQUIRED)} "
+            f"{path}: the column {' and the column '.join(missing)} is missing; needed are {', '.join(required)} "
             f"and {' or '.join(JUDGES)}, found {', '.join(names) or 'none'}."
         )
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of the file, as `datasets` reads them."""
+def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[dict[str, Any]]:
+    """All rows of the file, as `datasets` reads them; raises SrpoError when it has not the required columns."""
     # Imported here: it takes a second, which commands that read no data should not pay.
     import datasets
     from datasets.exceptions import DatasetGenerationError
@@ -103,7 +103,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         except (DatasetGenerationError, OSError, ValueError) as error:
             cause = error.__cause__ or error
             raise SrpoError(f"{path}: the rows cannot be read ({_one_line(cause)}).") from None
-        _require(path, table.column_names)
+        _require(path, table.column_names, required)
         rows: list[dict[str, Any]] = table.to_list()
     return rows
 
@@ -124,8 +124,8 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _problem(values: Mapping[str, Any], where: str) -> Problem:
-    """One row, checked."""
+def problem_of(values: Mapping[str, Any], where: str) -> Problem:
+    """One row, checked; raises SrpoError that begins with `where`."""
     tests = _text(values, "tests", where) or ""
     domain = _text(values, "domain", where) or ("code" if tests.strip() else "math")
     if domain not in DOMAINS:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -22,9 +22,12 @@ from pydantic import ValidationError
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe import yaml_form
 from megatron_srpo.recipe.explain import explain
+from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.recipe.section import Section
 
 BASE = "base"
+Model = TypeVar("Model", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,34 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     layers = [*_file_layers(path, ()), *(_override_layer(text) for text in overrides)]
+    return _checked(Recipe, layers, str(path))
+
+
+def load_reward_section(overrides: Sequence[str]) -> RewardSection:
+    """The reward section without a recipe: the defaults with `reward.key=value` overrides on them.
+
+    Raises:
+        SrpoError: as `load_recipe`.
+    """
+    return _checked(OnlyReward, [_override_layer(text) for text in overrides], "the command line").reward
+
+
+class OnlyReward(Section):
+    """A recipe of which nothing but the reward is asked."""
+
+    reward: RewardSection = RewardSection()
+
+
+def _checked(model: type[Model], layers: Sequence[Layer], name: str) -> Model:
+    """The layers, one on top of the other, as an object of the schema; `name` is the file for messages."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = _merge(merged, layer.values, layer.source, "")
     try:
         # JSON in strict mode: a list is a tuple and text is a path, but "8" is no number and true is no 1.
-        return Recipe.model_validate_json(json.dumps(merged), strict=True)
+        return model.model_validate_json(json.dumps(merged), strict=True)
     except ValidationError as error:
-        raise SrpoError(explain(error, str(path), lambda location: source_of(layers, location))) from None
+        raise SrpoError(explain(error, name, lambda location: source_of(layers, location), model)) from None
 
 
 def resolved_yaml(recipe: Recipe) -> str:
