@@ -100,5 +100,7 @@ def journal_row(group: int, sample: int, step: int = 0, **changes: Any) -> Row:
         "accuracy": float(sample),
         "format_ok": True,
         "extracted": None,
+        "components": {},
+        "error": None,
     }
     return Row(**values | changes)

@@ -29,5 +29,7 @@ def bench_row(group: int, sample: int, accuracy: float, **changes: Any) -> Row:
         "accuracy": accuracy,
         "format_ok": True,
         "extracted": None,
+        "components": {},
+        "error": None,
     }
     return Row(**values | changes)

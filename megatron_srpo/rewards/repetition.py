@@ -1,2 +1,0 @@
-def repetition(response, section):
-    return 0.0
