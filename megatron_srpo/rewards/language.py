@@ -40,7 +40,7 @@ TERM_LETTERS = 4  # a shorter word is a variable or an operator: ab, mod
 HAN_SENTENCE = 12  # characters; Han alone is Chinese from here, less may be a Japanese term
 KANA_SHARE = 0.1  # of a sentence's Han and Kana, from which it is Japanese
 
-LONGEST_WORD = 40  # letters of Latin; longer is no word
+LONGEST_WORD = 40  # letters; longer is no word of a script with spaces
 # Functions and units that are written like words; no evidence of any language.
 OPERATORS = (
     "(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|lg|exp|max|min|sup|inf|lim|det|dim|ker|deg|mod|div|gcd|lcm|arg|sgn"
@@ -54,12 +54,12 @@ PATTERNS = {name: f"[{script.ranges}]{'++' if name == 'cjk' else '{2,}+'}" for n
 ACCENTED = r"\u0300\u0301\u0386\u0388-\u0390\u03ac-\u03b0\u03cc-\u03ce\u1f00-\u1fff"
 GREEK = f"[{SCRIPTS['greek'].ranges}]"
 PATTERNS["greek"] = f"(?:(?![{ACCENTED}]){GREEK})*+[{ACCENTED}]{GREEK}*+|{GREEK}{{5,}}+"
-LATIN = PATTERNS.pop("latin")
+LATIN = PATTERNS.pop("latin") + f"(?:['’][{SCRIPTS['latin'].ranges}]++)*+"
 TOKEN = re.compile(
     r"(?![ \t0-9,])(?:"  # only for speed: these start none
     rf"(?P<symbol>(?=[A-Za-z])(?<![A-Za-z])(?:[A-Za-z]{{1,3}}(?= ?{OPERATOR})|(?:{OPERATORS})(?![A-Za-z])"
     rf"|(?:(?<={OPERATOR})|(?<={OPERATOR} ))[A-Za-z]{{1,3}}(?![A-Za-z])|[A-Za-z]{{{LONGEST_WORD + 1},}}+))"
-    rf"|(?P<latin>{LATIN}(?:['’]{LATIN})*+)"
+    rf"|(?P<latin>{LATIN})"
     r"|(?P<stop>[.!?:](?=\s)|[\n。！？；：…।؟۔])"
     r"|(?P<bracket>[()\[\]（）【】「」『』《》\"“”„‘«»*])|"
     + "|".join(rf"(?P<{name}>{pattern})" for name, pattern in PATTERNS.items())
@@ -276,7 +276,8 @@ def _language(words: list[str]) -> str | None:
     """What the classifier is sure of."""
     if sum(map(len, words)) < EVIDENCE_LETTERS:
         return None
-    text = " ".join(words)
+    # The classifier normalises the text, in time quadratic in the accents that one letter bears.
+    text = " ".join(word[:LONGEST_WORD] for word in words)
     best, probability = _classifier().classify(text)
     if probability < SURE and best in KIN:
         # Not sure which of two relatives, but perhaps that it is one of them.
