@@ -14,12 +14,12 @@ from megatron_srpo.recipe.section import (
     PositiveInt,
     Section,
 )
+from megatron_srpo.rewards.scripts import LANGUAGES
 
 AnswerFormat = Literal["think_answer", "answer", "boxed"]
 SandboxLevel = Literal["namespaces", "landlock", "seccomp"]
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH.pattern, description="package.module:function")]
 
 
@@ -82,16 +82,25 @@ class LanguageSection(Section):
 
     penalty: float = -0.2
     expected: tuple[str, ...] = Field(
-        (), description="ISO 639 codes, as en; none: whichever language a response is mostly written in"
+        (),
+        description="ISO 639 codes, as en, of languages that may be used and mixed; "
+        "none: the one that a response is mostly written in",
     )
     share: Fraction = Field(0.1, description="share of the letters in another language from which it is mixing")
-    min_letters: PositiveInt = Field(40, description="responses with fewer letters of prose are not judged")
+    min_letters: PositiveInt = Field(
+        40,
+        description="responses with fewer letters of prose are not judged; "
+        "a Chinese, Japanese or Korean character counts as two",
+    )
 
     @model_validator(mode="after")
     def _codes(self) -> LanguageSection:
         for code in self.expected:
-            if not _LANGUAGE.fullmatch(code):
-                raise ValueError(f"language: expected holds {code!r}, which is no ISO 639 code such as en or zh")
+            if code not in LANGUAGES:
+                known = ", ".join(sorted(LANGUAGES))
+                raise ValueError(
+                    f"language: expected holds {code!r}, which is none of the languages known: {known}"
+                )
         return self
 
 
@@ -99,7 +108,11 @@ class RepetitionSection(Section):
     """The penalty for saying the same again and again; off unless `penalty` is set."""
 
     penalty: float = 0.0
-    words: PositiveInt = Field(20, description="length of the word sequences that are counted")
+    words: PositiveInt = Field(
+        20,
+        description="length of the word sequences that are counted; a digit, a mark and a character of a script "
+        "without spaces, as Chinese, count as words",
+    )
     share: Fraction = Field(0.3, description="share of repeated sequences from which it is repetition")
 
 

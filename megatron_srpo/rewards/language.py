@@ -25,6 +25,7 @@ UNKNOWN = "und"  # ISO 639 for a language that is not determined
 
 # Answers of the classifier that are no verdict: not a language, and Latin (quod erat demonstrandum).
 DECOYS = ("zxx", "la")
+KIN = frozenset((*SAME, *SAME.values()))
 SURE = 0.9  # probability from which the classifier is believed
 EVIDENCE_LETTERS = 12  # with fewer it is rarely sure, and then of a name
 UNSURE_LETTERS = 60  # sentences that it is not sure of are looked at together, up to this length
@@ -39,6 +40,7 @@ TERM_LETTERS = 4  # a shorter word is a variable or an operator: ab, mod
 HAN_SENTENCE = 12  # characters; Han alone is Chinese from here, less may be a Japanese term
 KANA_SHARE = 0.1  # of a sentence's Han and Kana, from which it is Japanese
 
+LONGEST_WORD = 40  # letters; longer is no word of a script with spaces
 # Functions and units that are written like words; no evidence of any language.
 OPERATORS = (
     "(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|lg|exp|max|min|sup|inf|lim|det|dim|ker|deg|mod|div|gcd|lcm|arg|sgn"
@@ -46,22 +48,25 @@ OPERATORS = (
 )
 # Three letters beside an operator are variables, as in ab + cd = ef; a hyphen is not one.
 OPERATOR = r"[=+*/^<>|≤≥≠≈≡×·÷±∈→⇒⟹−]"
-WORDS = {name: rf"[{script.ranges}]" for name, script in SCRIPTS.items()}
 # One letter of an alphabet is a variable, while one of Chinese can be a word.
-PATTERNS = {name: rf"{letter}++" if name == "cjk" else rf"{letter}{{2,}}+" for name, letter in WORDS.items()}
-PATTERNS["latin"] += rf"(?:['’]{WORDS['latin']}++)*+"
+PATTERNS = {name: f"[{script.ranges}]{'++' if name == 'cjk' else '{2,}+'}" for name, script in SCRIPTS.items()}
+# A Greek word has an accent or is long; αβγ is a product.
+ACCENTED = r"\u0300\u0301\u0386\u0388-\u0390\u03ac-\u03b0\u03cc-\u03ce\u1f00-\u1fff"
+GREEK = f"[{SCRIPTS['greek'].ranges}]"
+PATTERNS["greek"] = f"(?:(?![{ACCENTED}]){GREEK})*+[{ACCENTED}]{GREEK}*+|{GREEK}{{5,}}+"
+LATIN = PATTERNS.pop("latin") + f"(?:['’][{SCRIPTS['latin'].ranges}]++)*+"
 TOKEN = re.compile(
-    rf"(?P<symbol>(?<![A-Za-z])(?:[A-Za-z]{{1,3}}(?= ?{OPERATOR})|(?:{OPERATORS})(?![A-Za-z]))"
-    rf"|(?<={OPERATOR}) ?[A-Za-z]{{1,3}}(?![A-Za-z]))"
+    r"(?![ \t0-9,])(?:"  # only for speed: these start none
+    rf"(?P<symbol>(?=[A-Za-z])(?<![A-Za-z])(?:[A-Za-z]{{1,3}}(?= ?{OPERATOR})|(?:{OPERATORS})(?![A-Za-z])"
+    rf"|(?:(?<={OPERATOR})|(?<={OPERATOR} ))[A-Za-z]{{1,3}}(?![A-Za-z])|[A-Za-z]{{{LONGEST_WORD + 1},}}+))"
+    rf"|(?P<latin>{LATIN})"
     r"|(?P<stop>[.!?:](?=\s)|[\n。！？；：…।؟۔])"
     r"|(?P<bracket>[()\[\]（）【】「」『』《》\"“”„‘«»*])|"
     + "|".join(rf"(?P<{name}>{pattern})" for name, pattern in PATTERNS.items())
+    + ")"
 )
 STOP = ""  # stands among a run's words where a sentence ends
 KANA = re.compile(r"[\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f]")
-# A Greek word has an accent or is long; αβγ is a product.
-GREEK_WORD = re.compile(r".*[\u0300\u0301\u0386\u0388-\u0390\u03ac-\u03b0\u03cc-\u03ce\u1f00-\u1fff]|.{5}")
-LONGEST_WORD = 40  # letters of Latin; longer is no word
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def _runs(text: str) -> Iterator[Run]:
         elif kind == "stop":
             if run is not None:
                 run.words.append(STOP)
-        elif kind in SCRIPTS and _is_word(kind, word):
+        elif kind != "symbol":
             if run is None or run.script != kind:
                 if run is not None:
                     run.before_bracket = bracket
@@ -171,13 +176,6 @@ def _runs(text: str) -> Iterator[Run]:
     if run is not None:
         run.before_bracket = bracket
         yield run
-
-
-def _is_word(script: str, word: str) -> bool:
-    """Whether letters in a row are a word of some language."""
-    if script == "latin":
-        return len(word) <= LONGEST_WORD
-    return script != "greek" or GREEK_WORD.match(word) is not None
 
 
 def _without_terms(runs: list[Run], home: set[str]) -> list[Run]:
@@ -278,11 +276,14 @@ def _language(words: list[str]) -> str | None:
     """What the classifier is sure of."""
     if sum(map(len, words)) < EVIDENCE_LETTERS:
         return None
-    probabilities: Counter[str] = Counter()
-    for code, probability in _classifier().rank(" ".join(words)):
-        probabilities[SAME.get(code, code)] += probability
-    best = max(probabilities, key=probabilities.__getitem__)
-    return best if probabilities[best] >= SURE and best not in DECOYS else None
+    # The classifier normalises the text, in time quadratic in the accents that one letter bears.
+    text = " ".join(word[:LONGEST_WORD] for word in words)
+    best, probability = _classifier().classify(text)
+    if probability < SURE and best in KIN:
+        # Not sure which of two relatives, but perhaps that it is one of them.
+        best = SAME.get(best, best)
+        probability = sum(p for code, p in _classifier().rank(text) if SAME.get(code, code) == best)
+    return SAME.get(best, best) if probability >= SURE and best not in DECOYS else None
 
 
 @cache

@@ -58,7 +58,7 @@ MARKUP = re.compile(
 
 
 def prose(response: str) -> str:
-    """The response without mathematics, code, tags, addresses and identifiers, with white space in their places."""
+    """The response without mathematics, code, tags, addresses and identifiers; white space takes their places."""
     text = _without_enclosed(response)
     # Of code only the ASCII letters, keywords and names, or `//` would hide a sentence in another script.
     text = CODE_LINE.sub(lambda line: ASCII_LETTERS.sub(" ", line.group()), text)
