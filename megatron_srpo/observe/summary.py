@@ -61,7 +61,7 @@ def _components(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def error_alarm(rows: Sequence[Row], limit: float) -> str | None:
-    """A warning when the share of responses that could not be judged is above the limit, with the commonest cause."""
+    """A warning when the share of responses that could not be judged is above the limit, with its main cause."""
     causes = Counter(row.error for row in rows if row.error is not None)
     if causes.total() <= limit * len(rows):
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from contextlib import closing
 
 from megatron_srpo.data.code_tests import CodeTests
@@ -16,7 +15,7 @@ from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import AnswerFormat, CodeSection
 from megatron_srpo.rewards.answers import extract
 from megatron_srpo.rewards.compare import texts_agree, values_agree
-from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Sandbox
+from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Results, Sandbox
 from megatron_srpo.rewards.score import Score
 
 OPENING = re.compile(r"([ \t]*)(`{3,})[^`]*")
@@ -92,7 +91,7 @@ class CodeJudge:
             raise SrpoError(f"the problem's checker must return True or False; {result.status}: {what}")
         return result.output == b"true"
 
-    def _run(self, sandbox: Sandbox, program: Program, *, stop: bool) -> Iterator[CaseResult]:
+    def _run(self, sandbox: Sandbox, program: Program, *, stop: bool) -> Results:
         section = self._section
         limits = Limits(
             section.seconds,

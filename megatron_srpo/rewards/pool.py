@@ -242,10 +242,10 @@ class Worker:
 async def _read(descriptor: int, seconds: float) -> bytes:
     """What a pipe holds, as soon as it holds something or has ended; nothing after the seconds."""
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
     try:
-        await asyncio.wait_for(ready, seconds)
+        await asyncio.wait_for(ready.wait(), seconds)
         return os.read(descriptor, 32)
     except TimeoutError:
         return b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -52,12 +52,16 @@ class CaseResult:
     """For people: the last line of standard error, or which limit was reached."""
 
 
+Results = Generator[CaseResult, None, None]
+"""Results as they are known; to close it is to stop the program."""
+
+
 class Sandbox(Protocol):
     """Runs untrusted programs."""
 
     level: str
 
-    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+    def run(self, program: Program, limits: Limits) -> Results:
         """The result of each case as it is known, in order."""
 
     def close(self) -> None:

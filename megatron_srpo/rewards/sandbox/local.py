@@ -23,7 +23,7 @@ from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.rewards.sandbox.inside import cases, server, walls
 from megatron_srpo.rewards.sandbox.inside.cases import memory_file
-from megatron_srpo.rewards.sandbox.jobs import STATUSES, CaseResult, Limits, Program
+from megatron_srpo.rewards.sandbox.jobs import STATUSES, CaseResult, Limits, Program, Results
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 10.0  # for our own processes inside, on a busy machine
@@ -57,7 +57,7 @@ class LocalSandbox:
         if self._server is None:
             self._server = _Server(self._section, self.level)
 
-    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+    def run(self, program: Program, limits: Limits) -> Results:
         """The result of each case as it is known, in order; who stops asking stops the program.
 
         With `limits.stop_at_failure` the case that failed is the last.  What was not run, because the program
@@ -156,7 +156,7 @@ class _Server:
         if message != server.READY:
             raise StartError(message.decode("utf-8", "replace"))
 
-    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+    def run(self, program: Program, limits: Limits) -> Results:
         """Results of the cases; fewer than there are when the program's process ended before.
 
         Raises LostError when the server is lost.

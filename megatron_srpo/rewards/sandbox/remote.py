@@ -11,14 +11,13 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.rewards.sandbox.inside import python
-from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program
+from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Results
 
 LONGEST_REPLY = 2**26  # bytes
 GRACE_SECONDS = 30.0  # for the server's queue and the way
@@ -55,7 +54,7 @@ class RemoteSandbox:
                 f"{self._url}: a program that prints its input answered {result}; is it SandboxFusion?"
             )
 
-    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+    def run(self, program: Program, limits: Limits) -> Results:
         """The result of each case, in order; see `LocalSandbox.run`.
 
         Raises:
