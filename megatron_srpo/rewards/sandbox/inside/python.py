@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import io
 import json
 import os
 import sys
@@ -47,8 +46,10 @@ def describe(error: BaseException) -> str:
 
 
 def run_whole(program: types.CodeType) -> NoReturn:
-    """Run a program as Python would with the standard streams, and exit with its code."""
-    use_streams()
+    """Run a program as Python would with the standard streams, and exit with its code.
+
+    The streams are those that Python has made for the descriptors 0, 1 and 2, of which nothing was used yet.
+    """
     code = 0
     try:
         exec(program, new_module("__main__"))
@@ -65,7 +66,6 @@ def run_whole(program: types.CodeType) -> NoReturn:
 
 def call_each(program: types.CodeType, name: str, inputs: Sequence[str], answers: int) -> NoReturn:
     """Define a function by running the program, call it for each input (JSON, a list of arguments), answer."""
-    use_streams()
     try:
         function = find(new_module("solution"), name, program)
     except BaseException as error:
@@ -93,6 +93,7 @@ def find(module: dict[str, Any], name: str, program: types.CodeType) -> Any:
 
 def new_module(name: str) -> dict[str, Any]:
     """The namespace of a new module, which is found by its name, as dataclasses and others expect."""
+    sys.argv = ["solution.py"]
     module = types.ModuleType(name)
     sys.modules[name] = module
     return module.__dict__
@@ -103,20 +104,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} was returned, which JSON has no form for")
-
-
-def use_streams() -> None:
-    """Let the interpreter's standard streams be the descriptors 0, 1 and 2 of this process."""
-    sys.stdin = sys.__stdin__ = stream(0, "rb", "strict")  # type: ignore[misc]
-    sys.stdout = sys.__stdout__ = stream(1, "wb", "strict")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = stream(2, "wb", "backslashreplace")  # type: ignore[misc]
-    sys.argv = ["solution.py"]
-
-
-def stream(descriptor: int, mode: str, errors: str) -> io.TextIOWrapper:
-    """A text stream as Python itself would make it of a file."""
-    raw = os.fdopen(descriptor, mode, closefd=False)
-    return io.TextIOWrapper(raw, encoding="utf-8", errors=errors, line_buffering=descriptor == 2)
 
 
 def finish_threads() -> None:
