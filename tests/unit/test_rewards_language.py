@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from megatron_srpo.recipe.reward import LanguageSection
-from megatron_srpo.rewards.language import mixing
+from megatron_srpo.rewards.language import DECOYS, _classifier, mixing
 from megatron_srpo.rewards.prose import prose
 from megatron_srpo.rewards.scripts import LANGUAGES, SAME, SCRIPT_OF, SCRIPTS
 from tests.unit.language_texts import CHINESE, ENGLISH, MIXED, PURE, TRICKY
@@ -129,6 +129,18 @@ def test_latin_and_what_is_no_language_are_not_foreign(latin: str) -> None:
     assert mixing(ENGLISH + latin, SECTION).languages == {"en": 1.0}
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("omnis numerus qui per duos dividi potest par vocatur unde sequitur summam esse parem", "la"),
+        ("xq zzk wvb jjq pptk rrw bbn qwx vvc mmlk ddfg hhjk ttrp", "zxx"),
+    ],
+)
+def test_the_classifier_may_answer_what_is_no_verdict(words: str, answer: str) -> None:
+    assert _classifier().classify(words)[0] == answer
+    assert answer in DECOYS
+
+
 def test_short_sentences_are_looked_at_together() -> None:
     found = mixing(
         ENGLISH + "Also ist x gerade. Das ist klar. Nun sei n klein. Es ist eins. Wir sind da.", SECTION
@@ -229,6 +241,10 @@ def test_the_table_of_scripts_is_consistent() -> None:
         ("dp2 is x_1 or snake_case or camelCase or NaCl or H2O but not Word", "is or or or or but not Word"),
         ("let\nreturn total\nx = foo(bar)\nfor all of them\n", "let = ( ) for all of them"),
         ("int main() {\n}\ncout << total;\n// 汉字 word\nend", "() { } << ; // 汉字 end"),
+        (
+            "#include <map>\nstack.push(value);\nthe value;\nusing namespace std;\nend",
+            "# < > . ( ); the value; ; end",
+        ),
         ("def count(n):\n  if n == 0:\n    print(n)\nimport os\nfrom os import path\nend", "( ): == 0: ( ) end"),
     ],
 )
