@@ -23,7 +23,8 @@ from megatron_srpo.rewards.scripts import SAME, SCRIPT_OF, SCRIPTS
 
 UNKNOWN = "und"  # ISO 639 for a language that is not determined
 
-# Answers of the classifier that are no verdict: not a language, and Latin (quod erat demonstrandum).
+# Answers of the classifier that are no verdict: not a language, and Latin (quod erat demonstrandum).  Without
+# them it would be almost sure of Catalan or French there.
 DECOYS = ("zxx", "la")
 KIN = frozenset((*SAME, *SAME.values()))
 SURE = 0.9  # probability from which the classifier is believed

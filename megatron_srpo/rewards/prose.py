@@ -36,7 +36,7 @@ CODE_LINE = re.compile(
     r"|(?:from[ \t]+[\w.]++[ \t]+)?import[ \t]+\w.*"
     r"|(?:if|elif|else|for|while|with|try|except|return|print|assert)\b.*[:)\]]"
     r"|return[ \t]+\S+"
-    r"|#[ \t]*include\b.*|using[ \t]+namespace\b.*"
+    r"|using[ \t]+namespace\b.*"
     r"|(?:int|long|double|float|char|bool|auto|void|const|std|cin|cout)\b.*[;{]"
     r"|.*[)\]}\"'0-9];"
     r"|.*[{}]"

@@ -8,14 +8,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from megatron_srpo.recipe.reward import LanguageSection
-from megatron_srpo.rewards.language import mixing
+from megatron_srpo.rewards.language import DECOYS, _classifier, mixing
 from megatron_srpo.rewards.prose import prose
 from megatron_srpo.rewards.scripts import LANGUAGES, SAME, SCRIPT_OF, SCRIPTS
 from tests.unit.language_texts import CHINESE, ENGLISH, MIXED, PURE, TRICKY
 
 SECTION = LanguageSection()
 ENGLISH_ONLY = LanguageSection(expected=("en",))
-FOREIGN = [text for language, text in PURE.values() if language not in ("en", "zh", "ja", "ko")]
+# Those of which every sentence is known for sure: French and Portuguese ones have one that is not.
+SURE = [text for language, text in PURE.values() if language not in ("en", "zh", "ja", "ko", "fr", "pt")]
 # What a judge might trip over: other scripts, delimiters, marks, halves of characters.
 ODD = st.sampled_from(
     [*"aαж汉かな한عह$`\\()[]{}<>.:;=+*'\n\t 1_\ud800\x00\u202e\u0301", "\\(", "\\begin{align}", "```", "if )"]
@@ -105,12 +106,86 @@ def test_a_gloss_is_short_and_beside_a_bracket() -> None:
         ("by the chain rule", True),
         ("Law of Large Numbers in Probability Theory", False),
         ("(by the chain rule for functions)", False),
-        ("(by the chain rule for functions which we derived)", True),
+        ("(by the chain rule for some functions)", True),
+        ("by the chain rule (见上)", True),
     ],
 )
 def test_a_term_in_chinese_is_short(inserted: str, foreign: bool) -> None:
     found = mixing(CHINESE + f"根据{inserted}可以得到结果。" + CHINESE, SECTION)
     assert (found.share > 0) == foreign
+
+
+@pytest.mark.parametrize(
+    "latin",
+    [
+        "Nam si numerus est par, tunc quadratum quoque par est, quod erat demonstrandum.",
+        "Cuius rei demonstrationem mirabilem sane detexi hanc marginis exiguitas non caperet.",
+        "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor",
+        "xq zzk wvb jjq pptk rrw bbn qwx vvc mmlk ddfg hhjk ttrp",
+        "aaa bbb ccc ddd eee fff ggg hhh iii jjj kkk lll mmm nnn ooo ppp qqq rrr",
+    ],
+)
+def test_latin_and_what_is_no_language_are_not_foreign(latin: str) -> None:
+    assert mixing(ENGLISH + latin, SECTION).languages == {"en": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("omnis numerus qui per duos dividi potest par vocatur unde sequitur summam esse parem", "la"),
+        ("xq zzk wvb jjq pptk rrw bbn qwx vvc mmlk ddfg hhjk ttrp", "zxx"),
+    ],
+)
+def test_the_classifier_may_answer_what_is_no_verdict(words: str, answer: str) -> None:
+    assert _classifier().classify(words)[0] == answer
+    assert answer in DECOYS
+
+
+def test_short_sentences_are_looked_at_together() -> None:
+    found = mixing(
+        ENGLISH + "Also ist x gerade. Das ist klar. Nun sei n klein. Es ist eins. Wir sind da.", SECTION
+    )
+    assert found.languages["de"] > 0.15
+
+
+def test_a_heading_of_han_alone_can_be_japanese() -> None:
+    text = f"証明終了。{PURE['ja-seisuu'][1]}最大公約数計算。"
+    assert mixing(text, SECTION).languages == {"ja": 1.0}
+
+
+def test_the_main_language_is_of_the_main_script() -> None:
+    words = "zorble frumious quixnar blivet wopple drungar snorfle gimbly plonk. "
+    found = mixing(words + "Επομένως το άθροισμα είναι τέσσερα.", SECTION)
+    assert found.mixing
+    assert found.main == "und"
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("ab + cd = ef * gh", 0),
+        ("ab+cd=ef*gh", 0),
+        ("we abcd = fghi", 10),
+        ("sin x and log y, 5 km or 3 kg", 5),
+        ("αβγ + αβγδ", 0),
+        ("αριθμ", 5),
+        ("και έως", 3),
+        ("x y z a I Ш", 0),
+        ("计", 2),
+        ("𝑥𝑦𝑧 ＡＢＣ ℝℂ", 0),
+        ("a" * 40, 40),
+        ("a" * 41, 0),
+        ("l'angle aujourd'hui", 16),
+        ("So 计算 now, and 然后 we are done.", 25),
+    ],
+)
+def test_letters_of_prose(text: str, letters: int) -> None:
+    assert mixing(text, SECTION).letters == letters
+
+
+def test_short_words_in_chinese_are_variables() -> None:
+    short = "设 ab 为 cd 的 ef,则 gh 与 ij 的 kl 等于 mn,又 pq 在 rs 上,tu 和 vw 是 xy 中的。"
+    assert mixing(short, SECTION).languages == {"zh": 1.0}
 
 
 def test_unknown_words_of_another_script_are_foreign() -> None:
@@ -166,6 +241,10 @@ def test_the_table_of_scripts_is_consistent() -> None:
         ("dp2 is x_1 or snake_case or camelCase or NaCl or H2O but not Word", "is or or or or but not Word"),
         ("let\nreturn total\nx = foo(bar)\nfor all of them\n", "let = ( ) for all of them"),
         ("int main() {\n}\ncout << total;\n// 汉字 word\nend", "() { } << ; // 汉字 end"),
+        (
+            "#include <map>\nstack.push(value);\nthe value;\nusing namespace std;\nend",
+            "# < > . ( ); the value; ; end",
+        ),
         ("def count(n):\n  if n == 0:\n    print(n)\nimport os\nfrom os import path\nend", "( ): == 0: ( ) end"),
     ],
 )
@@ -184,7 +263,7 @@ def test_any_text_is_judged(text: str) -> None:
         assert not found.mixing or found.share >= section.share
 
 
-@given(st.lists(st.sampled_from(FOREIGN), max_size=5), st.sampled_from(FOREIGN))
+@given(st.lists(st.sampled_from(SURE), max_size=5), st.sampled_from(SURE))
 @settings(max_examples=60, deadline=None)
 def test_more_foreign_text_never_lowers_the_share(texts: list[str], more: str) -> None:
     before = mixing("\n".join([ENGLISH, *texts]), ENGLISH_ONLY)
