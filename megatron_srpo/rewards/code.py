@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from megatron_srpo.data.code_tests import CodeTests
-from megatron_srpo.rewards.math import AnswerFormat, Score, extract
+from megatron_srpo.recipe.reward import AnswerFormat
+from megatron_srpo.rewards.answers import extract
 from megatron_srpo.rewards.sandbox import Limits, run_programs
+from megatron_srpo.rewards.score import Score
 
 OPENING = re.compile(r"([ \t]*)(`{3,})[^`]*")
 
@@ -51,8 +53,8 @@ def extract_program(response: str, answer_format: AnswerFormat) -> tuple[str | N
     if answer_format == "boxed":
         program = last_fenced_block(response)
         return program, program is not None
-    answer, format_ok = extract(response, answer_format)
-    return (None if answer is None else last_fenced_block(answer)), format_ok
+    found = extract(response, answer_format)
+    return (None if found.answer is None else last_fenced_block(found.answer)), found.format_ok
 
 
 def last_fenced_block(text: str) -> str | None:

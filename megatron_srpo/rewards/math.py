@@ -1,216 +1,224 @@
-"""Is a response's answer right, and does the response have the asked form?
+"""Is a response's answer to a mathematics problem right?
 
-Correctness is decided by math-verify, which parses both sides and compares them.  It is generous in ways
-that a policy under training would find and use, so an answer must pass these checks first:
+The answer and the reference are read as mathematics and compared as values: `1/2` is `0.5`, `(x+1)^2` is
+`x^2+2x+1`, `{3, 1}` is `1, 3`.  A policy under training looks for what a judge lets pass, so an answer is
 
-* one candidate: no `12 or 15`, no `12 15` (parsed as a sum), no equation whose sides differ;
-* worked out: where the reference is a plain number, the answer is a number too, not the problem's own
-  expression (`47 + 38` equals 85, but answers nothing), and a fraction only where the reference is none
-  that is whole.
+* one candidate: no `12 or 15`, no `12 15`, no equation whose sides differ;
+* worked out: where the reference is a number, the answer is one too, not the problem's own expression
+  (`47 + 38` equals 85, but answers nothing), and a fraction only where the reference is none that is whole.
+
+Nothing here runs text as a program, needs a signal or a thread, or takes long: what is of astronomical size is
+refused before it is worked out.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from fractions import Fraction
+from functools import lru_cache
 
-AnswerFormat = Literal["think_answer", "answer", "boxed"]
+from megatron_srpo.recipe.reward import AnswerFormat, MathSection
+from megatron_srpo.rewards.answers import extract
+from megatron_srpo.rewards.math_compare import agree, candidates
+from megatron_srpo.rewards.math_reader import read
+from megatron_srpo.rewards.math_text import Written, readings, tidy
+from megatron_srpo.rewards.math_tokens import Unreadable
+from megatron_srpo.rewards.math_tree import Node, Num, Op, Seq
+from megatron_srpo.rewards.math_units import Unit
+from megatron_srpo.rewards.math_values import NotWorkedOut
+from megatron_srpo.rewards.math_words import squeezed, words_agree
+from megatron_srpo.rewards.score import Score
 
-LONGEST_ANSWER = 400  # characters; nothing longer is a final answer, and parsing it would cost seconds
-TIMEOUT_SECONDS = 3  # math-verify's own limit for one parse and for one comparison
-
-THINK_ANSWER = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
-ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-BOXED = re.compile(r"\\boxed\s*\{")
-# Delimiters that only say "this is mathematics".
-WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("\\boxed{", "}"))
-INTEGER = re.compile(r"[+-]?[0-9]{1,15}")
-# Only space between two numbers, which the library adds up; 1 1/2 is one number.
-TWO_NUMBERS = re.compile(r"\d(?:\s|~|\\[,;:!> ]|\\q?quad)+\d+(?![\d/])")
-DEEP_BRACKETS = re.compile(r"(?:[({\[]\s*){4}")  # the parser's time doubles with each one
-WHOLE_FRACTION = re.compile(r"/|\\[dt]?frac|\\div|÷")
+LONGEST_ANSWER = 400  # characters, or twice the reference; nothing longer is a final answer
+LONGEST_REFERENCE = 20_000
+SHOWN = 40  # characters of an answer in a reason
+INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
+TOLERANCE = MathSection().tolerance
 
 
 @dataclass(frozen=True)
-class Score:
-    """What was found in one response."""
+class Verdict:
+    """Whether an answer is right, and why, in a few words."""
 
-    accuracy: int
-    """1 when the extracted answer equals the reference, else 0."""
-    format_ok: bool
-    extracted: str | None
-    """The final answer as it is written, or None when there is not exactly one."""
+    right: bool
+    reason: str
 
 
-def score_math(response: str, gold: str, answer_format: AnswerFormat) -> Score:
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a text: a value and its unit."""
+
+    node: Node
+    unit: Unit | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference answer that has been read."""
+
+    text: str
+    tidy: str
+    readings: tuple[Reading, ...]
+
+
+def score_math(response: str, gold: str, answer_format: AnswerFormat, section: MathSection) -> Score:
     """Score one response against the reference answer.
-
-    Call it in a process's main thread: math-verify limits its time with a signal.
 
     Args:
         response: the response's text without special tokens.
-        gold: the reference answer, plain or LaTeX.
+        gold: the reference answer, plain or LaTeX; a JSON list of texts holds several that are all right.
         answer_format: the form that the prompt asks for.
+        section: the recipe's reward.math.
     """
-    extracted, format_ok = extract(response, answer_format)
-    accuracy = int(extracted is not None and answers_agree(extracted, gold))
-    return Score(accuracy, format_ok, extracted)
+    found = extract(response, answer_format, section.fallback)
+    if found.answer is None:
+        return Score(0, found.format_ok, None, found.reason)
+    verdict = judge(found.answer, gold, section.tolerance)
+    return Score(int(verdict.right), found.format_ok, found.answer, verdict.reason)
 
 
-def extract(response: str, answer_format: AnswerFormat) -> tuple[str | None, bool]:
-    """The final answer, if there is exactly one, and whether the whole response has the right form.
-
-    An answer can be there in a response of broken form (no thinking, text around it); an answer that is
-    repeated, left open, or inside the thinking is none.
-    """
-    if answer_format == "boxed":
-        return _extract_boxed(response)
-    if response.count("<answer>") != 1 or response.count("</answer>") != 1:
-        return None, False
-    found = ANSWER.search(response)
-    if found is None or "</think>" in response[found.start() :]:
-        return None, False
-    answer = found.group(1).strip()
-    if not answer or "<think>" in answer:
-        return None, False
-    if answer_format == "answer":
-        return answer, not response[found.end() :].strip()
-    whole = THINK_ANSWER.fullmatch(response)
-    once = all(response.count(tag) == 1 for tag in TAGS)
-    return answer, whole is not None and once and bool(whole.group(1).strip())
+def answers_agree(answer: str, gold: str, tolerance: float = TOLERANCE) -> bool:
+    """Whether a final answer is one worked-out value that equals the reference, or one of several references."""
+    return judge(answer, gold, tolerance).right
 
 
-def _extract_boxed(response: str) -> tuple[str | None, bool]:
-    """The content of the one `\\boxed{...}`; several boxes count when they hold the same text."""
-    contents: set[str | None] = set()
-    for found in BOXED.finditer(response):
-        end = _closing_brace(response, found.end())
-        contents.add(response[found.end() : end].strip() if end is not None else None)
-    if len(contents) != 1:
-        return None, False
-    content = contents.pop()
-    return (content, True) if content else (None, False)
+def judge(answer: str, gold: str, tolerance: float = TOLERANCE) -> Verdict:
+    """Whether a final answer is right, and why."""
+    verdicts = []
+    for text in references(gold):
+        verdict = _judge_one(answer.strip(), text.strip(), tolerance)
+        if verdict.right:
+            return verdict
+        verdicts.append(verdict)
+    return verdicts[0] if len(verdicts) == 1 else Verdict(False, f"{shown(answer)} is none of the references")
 
 
-def _closing_brace(text: str, start: int) -> int | None:
-    """Where the brace that was opened just before `start` closes; escaped braces are text."""
-    depth, at = 1, start
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1
-        elif text[at] == "{":
-            depth += 1
-        elif text[at] == "}":
-            depth -= 1
-            if depth == 0:
-                return at
-        at += 1
-    return None
+@lru_cache(maxsize=4096)
+def references(gold: str) -> tuple[str, ...]:
+    """The texts of a JSON list, any of which is right; else the one text that the reference is."""
+    if gold.lstrip().startswith("["):
+        try:
+            texts = json.loads(gold)
+        except (ValueError, RecursionError):
+            return (gold,)
+        if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+            return tuple(texts)
+    return (gold,)
 
 
-def answers_agree(answer: str, gold: str) -> bool:
-    """Whether a final answer is one worked-out value that equals the reference."""
-    answer, gold = _unwrap(answer), _unwrap(gold)
+def shown(text: str) -> str:
+    """A text for a reason: short, on one line, and of characters that can be printed."""
+    short = text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in short)
+
+
+def _judge_one(answer: str, gold: str, tolerance: float) -> Verdict:
+    if len(answer) > max(LONGEST_ANSWER, 2 * len(gold)):
+        return Verdict(False, f"an answer of {len(answer)} characters")
     if INTEGER.fullmatch(answer) and INTEGER.fullmatch(gold):
-        return int(answer) == int(gold)
-    # Another box in the text, or a brace that closes early, would let the text choose what gets parsed.
-    if len(answer) > LONGEST_ANSWER or "\\boxed" in answer or _closing_brace(answer + "}", 0) != len(answer):
+        return _verdict(int(answer) == int(gold), answer, gold)
+    reference = reference_of(gold)
+    text = tidy(answer)
+    if text is None:
+        return Verdict(False, "more than one answer around the box")
+    if not text or not reference.tidy:
+        return Verdict(False, "the answer is empty" if not text else "the reference is empty")
+    if squeezed(text) == squeezed(reference.tidy):
+        return _verdict(True, text, gold)
+    by_words = words_agree(text, reference.tidy)
+    if by_words is not None:
+        return _verdict(by_words, text, gold)
+    return _judge_values(text, reference, tolerance)
+
+
+def _verdict(right: bool, answer: str, gold: str) -> Verdict:
+    return Verdict(right, f"{shown(answer)} {'equals' if right else 'is not'} {shown(gold)}")
+
+
+@lru_cache(maxsize=4096)
+def reference_of(gold: str) -> Reference:
+    """The reference with all its readings; the problems of a run come again and again."""
+    text = tidy(gold) if len(gold) <= LONGEST_REFERENCE else gold
+    text = gold if text is None else text
+    return Reference(gold, text, tuple(_read_all(text, grouped=True)))
+
+
+def _read_all(text: str, grouped: bool) -> list[Reading]:
+    """All readings of a tidy text that are mathematics."""
+    found = []
+    for written in readings(text):
+        try:
+            found.append(_read(written, grouped))
+        except Unreadable:
+            continue
+    return found
+
+
+def _read(written: Written, grouped: bool) -> Reading:
+    node, unit = read(written.body, grouped), written.unit
+    if written.scale != 1:
+        node = scaled(node, Fraction(written.scale))
+    if unit is not None and unit.dimensions in ((("degree", 1),), (("radian", 1),)):
+        return Reading(Op(unit.dimensions[0][0], (node,)), None)
+    return Reading(node, unit)
+
+
+def scaled(node: Node, factor: Fraction) -> Node:
+    """The node times a number; a number stays one."""
+    if factor == 1:
+        return node
+    if isinstance(node, Num):
+        return Num(node.value * factor, node.decimal, node.fraction, node.percent)
+    return Op("times", (node, Num(factor)))
+
+
+def _judge_values(text: str, reference: Reference, tolerance: float) -> Verdict:
+    """Any reading of the answer against any of the reference."""
+    found = _read_all(text, grouped=True)
+    if "," in text and any(_is_list(reading.node) for reading in reference.readings):
+        found += _read_all(text, grouped=False)
+    if not found:
+        return Verdict(False, f"{shown(text)} cannot be parsed")
+    if not reference.readings:
+        return Verdict(False, f"{shown(text)} is not written as {shown(reference.text)}")
+    exact_tolerance = Fraction(str(tolerance))
+    try:
+        for gold in reference.readings:
+            for reading in found:
+                if _readings_agree(gold, reading, exact_tolerance):
+                    return _verdict(True, text, reference.text)
+        return Verdict(False, _why_not(found[0].node, reference.readings[0].node, text, reference.text))
+    except NotWorkedOut:
+        return Verdict(False, f"{shown(text)} cannot be worked out")
+
+
+def _is_list(node: Node) -> bool:
+    return isinstance(node, Seq)
+
+
+def _readings_agree(gold: Reading, answer: Reading, tolerance: Fraction) -> bool:
+    """Equal values in the same unit, in units that convert into each other, or where one side has no unit."""
+    one, other = gold.unit, answer.unit
+    if one is None or other is None or _any_unit(one) or _any_unit(other):
+        return agree(gold.node, answer.node, tolerance)
+    if (one.dimensions, one.label) != (other.dimensions, other.label):
         return False
-    return not DEEP_BRACKETS.search(answer) and verify_by_library(answer, gold)
+    return agree(gold.node, scaled(answer.node, other.factor / one.factor), tolerance)
 
 
-def _unwrap(text: str) -> str:
-    """Without white space and mathematics delimiters around the whole."""
-    text = text.strip()
-    for left, right in WRAPPERS:
-        inner = text[len(left) : -len(right)]
-        if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
-            # `$12$ or $15$` also starts and ends so, but is not one wrapped text.
-            if left == "\\boxed{" and _closing_brace(text, len(left)) != len(text) - 1:
-                continue
-            if left not in inner:
-                return _unwrap(inner)
-    return text
+def _any_unit(unit: Unit) -> bool:
+    """Units of length without a name: 5 square units."""
+    return [base for base, _ in unit.dimensions] == ["unit"]
 
 
-def verify_by_library(answer: str, gold: str) -> bool:
-    """The comparison by math-verify, after the checks for one worked-out candidate.
-
-    Both texts are parsed whole, as if boxed, so that the library cannot pick a number out of a sentence.
-    """
-    reference, parsed = _parse(gold), _parse(answer)
-    if not reference or not parsed:
-        return False
-    # First, as it also spares the library powers and factorials of astronomical size.
-    if _is_number(reference[0]) and not _worked_out(answer, parsed[0], gold, reference[0]):
-        return False
-    return _equal(reference, parsed) and ("=" in gold or _sides_agree(answer, reference))
-
-
-def _worked_out(answer: str, parsed: Any, gold: str, reference: Any) -> bool:
-    """Whether the answer to a numeric problem is one number, and no fraction where the reference is whole."""
-    if TWO_NUMBERS.search(answer) or not _is_number(_value(parsed)):
-        return False
-    whole = bool(getattr(reference, "is_Integer", False)) and not WHOLE_FRACTION.search(gold)
-    return not (whole and WHOLE_FRACTION.search(answer))
-
-
-def _parse(text: str) -> list[Any]:
-    """math-verify's reading of a whole text as LaTeX; empty when it is not mathematics."""
-    from math_verify import LatexExtractionConfig, parse
-
-    return list(
-        parse(
-            f"\\boxed{{{text}}}",
-            extraction_config=[LatexExtractionConfig(boxed_match_priority=0)],
-            fallback_mode="no_fallback",
-            parsing_timeout=TIMEOUT_SECONDS,
-        )
-    )
-
-
-def _equal(reference: list[Any], parsed: list[Any]) -> bool:
-    """math-verify's comparison of two parsed texts; a comparison that takes too long is a no."""
-    from math_verify import verify
-
-    return bool(verify(reference, parsed, timeout_seconds=TIMEOUT_SECONDS))
-
-
-def _sides_agree(answer: str, reference: list[Any]) -> bool:
-    """Every side of a chain of equations that holds a number equals the reference: not `12 = 15`."""
-    sides = answer.split("=")
-    if len(sides) == 1:
-        return True
-    return all(_equal(reference, _parse(side)) for side in sides if any(c.isdigit() for c in side))
-
-
-def _value(expression: Any) -> Any:
-    """The right side of an equation, the member of a set of one, else the expression itself."""
-    from sympy import Eq, FiniteSet
-
-    if isinstance(expression, Eq):
-        return _value(expression.rhs)
-    if isinstance(expression, FiniteSet) and len(expression.args) == 1:
-        return _value(expression.args[0])
-    return expression
-
-
-def _is_number(expression: Any) -> bool:
-    """A written-out number: an integer, decimal or fraction, a percentage, or one in scientific notation."""
-    from sympy import Mul, Number, Pow, Rational, UnevaluatedExpr
-
-    if isinstance(expression, Number):
-        return True
-    if not isinstance(expression, Mul):
-        return False
-    # A minus sign is a factor of its own in what the library parses.
-    factors = [factor for factor in expression.args if factor != -1]
-    if len(factors) != 2 or not isinstance(factors[0], Number):
-        return False
-    scale = factors[1]
-    if isinstance(scale, UnevaluatedExpr):
-        return bool(scale.args[0] == Rational(1, 100))
-    power = isinstance(scale, Pow) and scale.base == 10 and getattr(scale.exp, "is_Integer", False)
-    return bool(power and abs(int(scale.exp)) < 100)
+def _why_not(answer: Node, gold: Node, text: str, gold_text: str) -> str:
+    """The reason of an answer that is not right."""
+    if candidates(answer) > 1 and candidates(gold) == 1 and not isinstance(gold, Seq):
+        return f"{candidates(answer)} candidates"
+    if isinstance(gold, Num) and isinstance(answer, Num | Op):
+        unfinished = Op("times", (gold, Num(Fraction(1))))
+        if agree(unfinished, answer, Fraction(0)):
+            return f"{shown(text)} is not worked out"
+    return f"{shown(text)} is not {shown(gold_text)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import multiprocessing
 import os
 import signal
@@ -17,10 +16,12 @@ from typing import TYPE_CHECKING
 from megatron_srpo.data.code_tests import CodeTests
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.guard import PR_SET_PDEATHSIG, prctl_setter
+from megatron_srpo.recipe.reward import AnswerFormat, MathSection
 from megatron_srpo.recipe.schema import RewardSection
 from megatron_srpo.rewards.code import score_code
-from megatron_srpo.rewards.math import AnswerFormat, Score, score_math
+from megatron_srpo.rewards.math import score_math
 from megatron_srpo.rewards.sandbox import Limits
+from megatron_srpo.rewards.score import Score
 
 if TYPE_CHECKING:
     # Only for its name: workers start without the tokenizer.
@@ -105,7 +106,7 @@ class RewardPool:
 
 
 def _start_worker(parent: int) -> None:
-    """Set a fresh worker up: no SIGINT, no log line for every answer that took too long.
+    """Set a fresh worker up: no SIGINT.
 
     A worker waits on a pipe whose other end its siblings hold too, so it would not notice that the parent has
     been killed: the kernel tells it.
@@ -114,7 +115,6 @@ def _start_worker(parent: int) -> None:
     prctl_setter()(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # the parent died before the line above
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
 
 def _score_all(
@@ -123,4 +123,4 @@ def _score_all(
     """Runs in a worker, in its main thread; `judge` is a reference answer, or the tests of a program."""
     if isinstance(judge, CodeTests):
         return score_code(responses, judge, answer_format, limits)
-    return [score_math(response, judge, answer_format) for response in responses]
+    return [score_math(response, judge, answer_format, MathSection()) for response in responses]

@@ -1,0 +1,65 @@
+"""Answers that are words: yes, Monday, the letter of a choice."""
+
+from __future__ import annotations
+
+import re
+
+from megatron_srpo.rewards.math_tokens import WORDS
+
+# Between two digits white space is no white space: 12 15 is not 1215.
+SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
+CHOICE = re.compile(r"\(?\s*([A-Ja-j])\s*[).:]?")
+# The letter, then perhaps what the choice says.
+CHOSEN = re.compile(r"(?:(?:option|choice|answer)\s+)?(\(?)\s*([A-Ja-j])\s*([).:]*)(\s+[^()]*)?", re.IGNORECASE)
+ANOTHER = re.compile(r"\b(?:or|and|not)\b|(?<!\w)[A-J][).:]")
+PROSE = re.compile(r"[^\W\d_]+(?:[\s'’.,-]+[^\W\d_]+)*[.!]?")  # noqa: RUF001
+
+
+def squeezed(text: str) -> str:
+    """A tidy text without white space that means nothing."""
+    return SPACE.sub("", text.replace("«", "").replace("»", ""))
+
+
+def words_agree(answer: str, gold: str) -> bool | None:
+    """Whether two texts of words are the same; None where the reference is mathematics.
+
+    Args:
+        answer: tidy.
+        gold: tidy.
+    """
+    answer_plain, gold_plain = _plain(answer), _plain(gold)
+    letter = CHOICE.fullmatch(gold_plain)
+    if letter is not None and (letter[1].isupper() or len(gold_plain) > 1):
+        return _same_choice(answer_plain, letter[1])
+    if not _is_prose(gold_plain, marked="«" in gold):
+        return None
+    return _words(answer_plain) == _words(gold_plain)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("«", " ").replace("»", " ").split()).strip("*")
+
+
+def _same_choice(answer: str, letter: str) -> bool | None:
+    chosen = CHOSEN.fullmatch(answer)
+    if chosen is None:
+        return None
+    bracket, choice, closing, rest = chosen.groups()
+    if rest and (not closing or ANOTHER.search(rest)):
+        return None
+    if bracket and ")" not in closing:
+        return False
+    return bool(choice.upper() == letter.upper())
+
+
+def _is_prose(text: str, marked: bool) -> bool:
+    """Whether a text is words; two letters, or a name that mathematics knows, are only when marked as text."""
+    if not PROSE.fullmatch(text):
+        return False
+    if text.lower() in WORDS:
+        return False
+    return marked or len(text) > 2 or text.lower() in ("no", "am", "pm")
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
