@@ -69,9 +69,9 @@ def text_after_thinking(response: str) -> str:
 def last_number(text: str) -> str | None:
     """The last integer, decimal, fraction or percentage in a text, as it is written."""
     last = None
-    for last in NUMBER.finditer(text):
-        pass
-    return None if last is None else last.group()
+    for found in NUMBER.finditer(text):
+        last = found.group()
+    return last
 
 
 def _none(reason: str) -> Extraction:

@@ -125,11 +125,11 @@ def _judge_one(answer: str, gold: str, tolerance: float) -> Verdict:
         return Verdict(False, "more than one answer around the box")
     if not text or not reference.tidy:
         return Verdict(False, "the answer is empty" if not text else "the reference is empty")
-    if squeezed(text) == squeezed(reference.tidy):
-        return _verdict(True, text, gold)
     by_words = words_agree(text, reference.tidy)
     if by_words is not None:
         return _verdict(by_words, text, gold)
+    if squeezed(text) == squeezed(reference.tidy):
+        return _verdict(True, text, gold)
     return _judge_values(text, reference, tolerance)
 
 

@@ -110,6 +110,10 @@ class _Comparison:
                 return True
             case (Num(), Op("degree", (other,))) if self._same_value(gold, other):
                 return True
+            case (Op("base", (inner, base)), Op("base", (other, its))):
+                return base == its and inner == other
+            case (Op("base", (inner, _)), Num()) | (Num() as inner, Op("base", _)):
+                return inner == (answer.args[0] if isinstance(answer, Op) else answer)
             case (Num(), Op("radian", (other,))):
                 return self._same_value(gold, other)
             case (_, Seq(":", (upper, lower))):
@@ -130,7 +134,7 @@ class _Comparison:
                 answer.kind == gold.kind or (len(gold.items) > 2 and answer.kind in BRACKETS)
             )
             return alike and isinstance(answer, Seq) and self._same_in_order(gold.items, answer.items)
-        if isinstance(answer, Seq) and answer.kind in (*LISTS, "{}"):
+        if isinstance(answer, Seq) and answer.kind in (*LISTS, "{}") and len(_names(answer)) < 2:
             return self._same_members(gold.items, answer.items)
         return False
 
@@ -181,7 +185,7 @@ class _Comparison:
         if isinstance(answer, Rel) and len(answer.sides) == 2 and is_label(answer.sides[0]):
             answer = answer.sides[1]
         if len(set(names)) == 1:
-            return self.agree(Seq("{}", values), answer)
+            return _names(answer) <= set(names) and self.agree(Seq("{}", values), answer)
         if isinstance(answer, Seq) and answer.kind in ("()", ",", "and") and not isinstance(answer.items[0], Rel):
             return self._same_in_order(values, answer.items)
         return isinstance(answer, Seq) and self._same_members(gold, answer.items)
@@ -245,6 +249,12 @@ def _unnamed(node: Node) -> Node:
     if isinstance(node, Rel) and node.signs == ("=",) and isinstance(node.sides[0], Sym | Op):
         return node.sides[1] if is_set_like(node.sides[1]) or isinstance(node.sides[1], Seq | Const) else node
     return node
+
+
+def _names(node: Node) -> set[Node]:
+    """The names of which the members of a list are the values: x in x = 3 or x = 5."""
+    items = node.items if isinstance(node, Seq) else (node,)
+    return {item.sides[0] for item in items if isinstance(item, Rel) and is_label(item.sides[0])}
 
 
 def _only_member(node: Node) -> Node:

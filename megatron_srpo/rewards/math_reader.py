@@ -214,6 +214,8 @@ class _Reader:
                 return _mixed(left, right)
             return _with(left, "product", right)
         right = self._power()
+        if isinstance(left, Op) and left.name == "factorial":  # 3!7!
+            return _with(left, "product", right)
         if isinstance(right, Num) and self._take("/"):
             return _mixed(left, _divided(right, self._power()))
         raise Unreadable
@@ -232,6 +234,8 @@ class _Reader:
                 node = _percent(node)
             elif self._take("°"):
                 node = Op("degree", (node,))
+            elif isinstance(node, Num) and self._take("_"):
+                node = Op("base", (node, self._argument()))
             elif self._next() in ("_", "'") and isinstance(node, Sym):
                 node = Sym(node.name + self._mark())
             else:

@@ -97,7 +97,7 @@ def pieces(node: Node) -> list[Piece]:
 
 def _end(node: Node, closed: bool) -> End:
     if sign := infinite(node):
-        return End(node, context(60).inf * sign, False)
+        return End(node, context(60).inf * sign, closed)
     if symbols(node):
         raise NoRealSet
     try:

@@ -37,10 +37,10 @@ SPELLINGS = {
     "±": r"\pm ",
     "∓": r"\mp ",
     "ℝ": r"\mathbb{R}",  # noqa: RUF001
-    "ℤ": r"\mathbb{Z}",
+    "ℤ": r"\mathbb{Z}",  # noqa: RUF001
     "ℕ": r"\mathbb{N}",  # noqa: RUF001
-    "ℚ": r"\mathbb{Q}",
-    "ℂ": r"\mathbb{C}",
+    "ℚ": r"\mathbb{Q}",  # noqa: RUF001
+    "ℂ": r"\mathbb{C}",  # noqa: RUF001
     "′": "'",  # noqa: RUF001
     "θ": r"\theta ",
     "α": r"\alpha ",  # noqa: RUF001
@@ -55,7 +55,7 @@ FORMATTING = re.compile(
     r"\\(?:displaystyle|textstyle|limits|nolimits|hfill|hspace|boldsymbol|bm|ensuremath|rm|bf|it)(?![A-Za-z])"
     r"|\\(?:m?left|m?right|[bB]igg?[lrm]?)(?![A-Za-z])\.?|\\!"
 )
-SPACES = re.compile(r"\\[,;: ]|\\q?quad(?![A-Za-z])|\\hskip(?![A-Za-z])|~|\s+")
+SPACES = re.compile(r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|\\hskip(?![A-Za-z])|~|\s+")
 COMMANDS = (
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\[dt]binom(?![A-Za-z])"), r"\\binom"),
@@ -147,7 +147,7 @@ def _plain(char: str) -> str:
     if char.isspace():
         return " "
     wide = unicodedata.normalize("NFKC", char)
-    numerator, bar, denominator = wide.partition("⁄")
+    numerator, bar, denominator = wide.partition("⁄")  # noqa: RUF001
     if bar:
         return rf"\frac{{{numerator}}}{{{denominator}}}"
     return wide if len(wide) == 1 and wide.isascii() else char
@@ -218,7 +218,6 @@ def _splits(text: str) -> list[Written]:
         unit = _unit(tail)
         if unit is not None and any(char.isdigit() for char in head):
             return [Written(head, unit, SCALES[scale] if scale else 1)]
-        return []
     start = text.find("«")
     if start > 0 and (unit := _unit(text[start:])) is not None:
         return [Written(text[:start].strip(), unit)]

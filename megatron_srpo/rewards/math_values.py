@@ -19,6 +19,7 @@ from megatron_srpo.rewards.math_tree import Const, Matrix, Node, Num, Op, Sym
 
 DIGITS, MORE_DIGITS = 60, 120
 LARGEST_EXACT = 20_000  # bits of a numerator or denominator
+LARGEST_ROOT = 2_000  # bits of what an exact root is taken of
 LARGEST_FACTORIAL = 1_500
 LARGEST_POWER = 1_000_000  # bits of a value that is not exact
 LARGEST_ANGLE = 1_000  # bits of an argument of sine or floor
@@ -139,7 +140,7 @@ def _exact_root(value: int, index: int) -> int | None:
     """The integer whose power is the value, if there is one."""
     if value < 2:
         return value
-    if index > value.bit_length():
+    if index > value.bit_length() or value.bit_length() > LARGEST_ROOT:
         return None
     low, high = 1, 1 << (value.bit_length() // index + 1)
     while low < high:

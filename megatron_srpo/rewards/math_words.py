@@ -12,6 +12,8 @@ CHOICE = re.compile(r"\(?\s*([A-Ja-j])\s*[).:]?")
 # The letter, then perhaps what the choice says.
 CHOSEN = re.compile(r"(?:(?:option|choice|answer)\s+)?(\(?)\s*([A-Ja-j])\s*([).:]*)(\s+[^()]*)?", re.IGNORECASE)
 ANOTHER = re.compile(r"\b(?:or|and|not)\b|(?<!\w)[A-J][).:]")
+# Any other two or three letters are a product.
+SHORT_WORDS = ("no", "yes", "odd", "one", "two", "six", "ten", "all", "red", "sun", "mon", "am", "pm")
 PROSE = re.compile(r"[^\W\d_]+(?:[\s'’.,-]+[^\W\d_]+)*[.!]?")  # noqa: RUF001
 
 
@@ -58,7 +60,7 @@ def _is_prose(text: str, marked: bool) -> bool:
         return False
     if text.lower() in WORDS:
         return False
-    return marked or len(text) > 2 or text.lower() in ("no", "am", "pm")
+    return marked or len(text) > 3 or text.lower() in SHORT_WORDS
 
 
 def _words(text: str) -> list[str]:
