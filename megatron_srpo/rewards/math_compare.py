@@ -125,8 +125,8 @@ class _Comparison:
     def _same_seq(self, gold: Seq, answer: Node) -> bool:
         if isinstance(answer, Matrix):
             answer = _as_tuple(answer)
-        if gold.kind == "{}" and len(gold.items) == 1 and not isinstance(answer, Seq):
-            return self.agree(gold.items[0], answer)
+        if gold.kind in (*LISTS, "{}") and gold.items and not isinstance(answer, Seq):
+            return all(self.agree(item, answer) for item in gold.items)  # a double root
         if gold.kind == ":":
             return self._same_ratio(gold, answer)
         if gold.kind in BRACKETS:

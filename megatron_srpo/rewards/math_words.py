@@ -58,9 +58,10 @@ def _is_prose(text: str, marked: bool) -> bool:
     """Whether a text is words; two letters, or a name that mathematics knows, are only when marked as text."""
     if not PROSE.fullmatch(text):
         return False
+    words = _words(text)
     if text.lower() in WORDS:
         return False
-    return marked or len(text) > 3 or text.lower() in SHORT_WORDS
+    return marked or any(len(word) > 3 or word in SHORT_WORDS for word in words)
 
 
 def _words(text: str) -> list[str]:
