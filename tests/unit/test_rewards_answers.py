@@ -184,12 +184,16 @@ def test_a_megabyte_of_anything_takes_time_in_proportion(response: str, answer_f
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
-        st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", r"\boxed{", "{", "}", "\\", "42", " ", "x"]),
+        st.sampled_from(
+            ["<think>", "</think>", "<answer>", "</answer>", r"\boxed{", "{", "}", "\\", "42", " ", "x"]
+        ),
         max_size=14,
     ).map("".join),
     st.sampled_from(FORMATS),
 )
-def test_an_answer_is_a_part_of_the_response_or_there_is_a_reason(response: str, answer_format: AnswerFormat) -> None:
+def test_an_answer_is_a_part_of_the_response_or_there_is_a_reason(
+    response: str, answer_format: AnswerFormat
+) -> None:
     found = extract(response, answer_format)
     assert (found.answer is None) == bool(found.reason)
     if found.answer is None:
