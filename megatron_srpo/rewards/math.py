@@ -28,7 +28,7 @@ from megatron_srpo.rewards.math_tokens import Unreadable
 from megatron_srpo.rewards.math_tree import Node, Num, Op, Seq
 from megatron_srpo.rewards.math_units import Unit
 from megatron_srpo.rewards.math_values import NotWorkedOut
-from megatron_srpo.rewards.math_words import squeezed, words_agree
+from megatron_srpo.rewards.math_words import squeezed, without_number_words, words_agree
 from megatron_srpo.rewards.score import Score
 
 LONGEST_ANSWER = 400  # characters, or twice the reference; nothing longer is a final answer
@@ -123,6 +123,7 @@ def _judge_one(answer: str, gold: str, tolerance: float) -> Verdict:
     text = tidy(answer)
     if text is None:
         return Verdict(False, "more than one answer around the box")
+    text = without_number_words(text)
     if not text or not reference.tidy:
         return Verdict(False, "the answer is empty" if not text else "the reference is empty")
     by_words = words_agree(text, reference.tidy)
@@ -141,7 +142,7 @@ def _verdict(right: bool, answer: str, gold: str) -> Verdict:
 def reference_of(gold: str) -> Reference:
     """The reference with all its readings; the problems of a run come again and again."""
     text = tidy(gold) if len(gold) <= LONGEST_REFERENCE else gold
-    text = gold if text is None else text
+    text = gold if text is None else without_number_words(text)
     return Reference(gold, text, tuple(_read_all(text, grouped=True)))
 
 

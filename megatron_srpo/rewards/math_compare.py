@@ -130,6 +130,7 @@ class _Comparison:
         if gold.kind == ":":
             return self._same_ratio(gold, answer)
         if gold.kind in BRACKETS:
+            answer = _coordinates(answer)
             alike = isinstance(answer, Seq) and (
                 answer.kind == gold.kind or (len(gold.items) > 2 and answer.kind in BRACKETS)
             )
@@ -217,6 +218,13 @@ class _Comparison:
         return bool(answer.signs[0] == (sign if factor > 0 else MIRRORED[sign]))
 
     def _same_real_set(self, gold: Node, answer: Node) -> bool:
+        """A comma between inequalities can mean or, and it can mean and."""
+        ways = [answer]
+        if isinstance(answer, Seq) and answer.kind == ",":
+            ways = [Seq("or", answer.items), Seq("and", answer.items)]
+        return any(self._same_pieces(gold, way) for way in ways)
+
+    def _same_pieces(self, gold: Node, answer: Node) -> bool:
         try:
             left, right = pieces(_unnamed(gold)), pieces(_unnamed(answer))
         except NoRealSet:
@@ -255,6 +263,19 @@ def _names(node: Node) -> set[Node]:
     """The names of which the members of a list are the values: x in x = 3 or x = 5."""
     items = node.items if isinstance(node, Seq) else (node,)
     return {item.sides[0] for item in items if isinstance(item, Rel) and is_label(item.sides[0])}
+
+
+def _coordinates(node: Node) -> Node:
+    """The pair that x = 1, y = 2 is, where the names are in the order of the alphabet."""
+    if not isinstance(node, Seq) or node.kind not in (",", "and"):
+        return node
+    values, names = [], []
+    for item in node.items:
+        if not isinstance(item, Rel) or item.signs != ("=",) or not isinstance(item.sides[0], Sym):
+            return node
+        names.append(item.sides[0].name)
+        values.append(item.sides[1])
+    return Seq("()", tuple(values)) if names == sorted(set(names)) else node
 
 
 def _only_member(node: Node) -> Node:

@@ -8,6 +8,21 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from megatron_srpo.rewards.math_literals import divided, in_percent, joined, literal, mixed, times
+from megatron_srpo.rewards.math_names import (
+    ACCENTS,
+    AND,
+    AROUND,
+    CLOSES,
+    CONSTANTS,
+    ENDS,
+    FUNCTIONS,
+    GREEK,
+    MATRICES,
+    OR,
+    RELATIONS,
+    SET_SIGNS,
+)
 from megatron_srpo.rewards.math_tokens import Token, Unreadable, tokens
 from megatron_srpo.rewards.math_tree import (
     Const,
@@ -27,46 +42,10 @@ from megatron_srpo.rewards.math_tree import (
 
 DEEPEST = 24  # brackets, roots and fractions within each other
 MOST_LEVELS = 60  # of a tree, which later steps walk recursively
-LONGEST_EXPONENT = 3  # digits of a power of ten that is part of a number
-RELATIONS = {
-    **{sign: sign for sign in "=<>"},
-    "<=": "<=", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<=", "\\leqq": "<=",
-    ">=": ">=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">=", "\\geqq": ">=",
-    "\\lt": "<", "\\gt": ">", "!=": "!=", "\\ne": "!=", "\\neq": "!=", "\\approx": "~", "\\in": "in",
-}  # fmt: skip
-SET_SIGNS = {"\\cup": "cup", "\\cap": "cap", "\\setminus": "minus", "\\backslash": "minus"}
-_FUNCTIONS = (
-    "sin cos tan cot sec csc arcsin arccos arctan arccot sinh cosh tanh ln log lg exp arsinh arcosh artanh"
-)
-FUNCTIONS = _FUNCTIONS.split()
-_GREEK = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell"
-)
-GREEK = _GREEK.split()
-CONSTANTS = {"\\pi": "pi", "pi": "pi", "\\infty": "oo", "infinity": "oo", "inf": "oo", "infty": "oo", "e": "e"}
-CONSTANTS |= {"i": "i", "\\imath": "i"}
-ACCENTS = ("\\vec", "\\overline", "\\bar", "\\hat", "\\tilde", "\\widehat", "\\overrightarrow")
-MATRICES = ("matrix", "pmatrix", "bmatrix", "vmatrix", "Bmatrix", "smallmatrix", "array")
-CLOSES = {"(": (")", "]"), "[": ("]", ")"), "\\{": ("\\}",), "{": ("}",), "\\langle": ("\\rangle",)}
-CLOSES |= {"\\lbrace": ("\\rbrace",), "\\lbrack": ("\\rbrack",)}
-AROUND = {"\\lfloor": ("\\rfloor", "floor"), "\\lceil": ("\\rceil", "ceil"), "\\lvert": ("\\rvert", "abs")}
-AROUND |= {"\\lVert": ("\\rVert", "abs"), "\\|": ("\\|", "abs"), "|": ("|", "abs"), "\\vert": ("\\vert", "abs")}
-ENDS = frozenset(")]}|,;:%!°'&_^+-") | {
-    "\\\\",
-    "\\end",
-    "\\mid",
-    "\\pm",
-    "\\mp",
-    "\\}",
-    "\\rbrace",
-    "\\rangle",
-    "\\rfloor",
-    "\\rceil",
-    "\\rvert",
-    "\\rVert",
-}
-OR, AND = ("or", "\\lor", "\\vee", "«or»"), ("and", "\\land", "\\wedge", "«and»")
+
+
+def _unreadable() -> Node:
+    raise Unreadable
 
 
 def read(text: str, grouped: bool = True) -> Node:
@@ -163,7 +142,7 @@ class _Reader:
         while self._next() in SET_SIGNS:
             name = SET_SIGNS[self._next()]
             self._at += 1
-            left = _with(left, name, self._sum()) if name == "cup" else Op(name, (left, self._sum()))
+            left = joined(left, name, self._sum()) if name == "cup" else Op(name, (left, self._sum()))
         return left
 
     def _sum(self) -> Node:
@@ -174,7 +153,7 @@ class _Reader:
             if sign in ("\\pm", "\\mp"):
                 left = Op(sign[1:], (left, right))
             else:
-                left = _with(left, "add", right if sign == "+" else negated(right))
+                left = joined(left, "add", right if sign == "+" else negated(right))
         return left
 
     def _signed(self, sign: str, node: Node) -> Node:
@@ -186,9 +165,9 @@ class _Reader:
         left = self._power()
         while True:
             if self._take("*", "\\cdot", "\\times", "\\ast"):
-                left = _times(left, self._factor())
+                left = times(left, self._factor())
             elif self._take("/", "\\div"):
-                left = _divided(left, self._factor())
+                left = divided(left, self._factor())
             elif self._begins_factor():
                 left = self._beside(left)
             else:
@@ -211,13 +190,13 @@ class _Reader:
             is_fraction = self._next() == "\\frac"
             right = self._power()
             if is_fraction and isinstance(right, Num):
-                return _mixed(left, right)
-            return _with(left, "product", right)
+                return mixed(left, right)
+            return joined(left, "product", right)
         right = self._power()
         if isinstance(left, Op) and left.name == "factorial":  # 3!7!
-            return _with(left, "product", right)
+            return joined(left, "product", right)
         if isinstance(right, Num) and self._take("/"):
-            return _mixed(left, _divided(right, self._power()))
+            return mixed(left, divided(right, self._power()))
         raise Unreadable
 
     def _power(self) -> Node:
@@ -231,7 +210,7 @@ class _Reader:
             elif self._take("!!"):
                 node = Op("double_factorial", (node,))
             elif self._take("%"):
-                node = _percent(node)
+                node = in_percent(node)
             elif self._take("°"):
                 node = Op("degree", (node,))
             elif isinstance(node, Num) and self._take("_"):
@@ -282,7 +261,7 @@ class _Reader:
     def _read_primary(self, token: Token) -> Node:
         text = token.text
         if token.kind in ("number", "repeating"):
-            return _number(text)
+            return literal(text)
         if text in CONSTANTS:
             return Const(CONSTANTS[text])
         if token.kind == "letter":
@@ -339,7 +318,7 @@ class _Reader:
     def _command(self, name: str) -> Node:
         if name == "frac":
             upper = self._argument()
-            return _divided(upper, self._argument())
+            return divided(upper, self._argument())
         if name == "binom":
             upper = self._argument()
             return Op("binom", (upper, self._argument()))
@@ -377,7 +356,7 @@ class _Reader:
             if len(text) > 1 and text.isdigit():  # \frac12 is one half
                 rest = Token("number", text[1:], False)
                 self._tokens[self._at] = rest
-                return _number(text[0])
+                return literal(text[0])
         return self._primary()
 
     def _root(self) -> Node:
@@ -449,56 +428,3 @@ class _Reader:
 
 def _unreadable() -> Node:
     raise Unreadable
-
-
-def _number(text: str) -> Num:
-    if "\\" not in text:
-        mantissa, _, exponent = text.lower().partition("e")
-        if len(exponent.lstrip("+-")) > LONGEST_EXPONENT:
-            raise Unreadable
-        return Num(Fraction(text), decimal="." in mantissa or bool(exponent))
-    digits, _, repeating = text.partition("\\overline")
-    repeating = repeating.strip(" {}")
-    places = len(digits.partition(".")[2])
-    value = Fraction(digits + "0") + Fraction(int(repeating), (10 ** len(repeating) - 1) * 10**places)
-    return Num(value, fraction=True)
-
-
-def _times(left: Node, right: Node) -> Node:
-    """A product; a number in scientific notation is one number."""
-    match left, right:
-        case Num(value, percent=False, fraction=False), Op("pow", (Num(value=base), Num(value=power))):
-            if base == 10 and power.denominator == 1 and abs(power) < 100:
-                return Num(value * Fraction(10) ** int(power), decimal=True)
-    return _with(left, "times", right)
-
-
-def _with(left: Node, name: str, right: Node) -> Node:
-    """One more term of a sum, or factor of a product."""
-    if isinstance(left, Op) and left.name == name:
-        return Op(name, (*left.args, right))
-    return Op(name, (left, right))
-
-
-def _divided(left: Node, right: Node) -> Node:
-    """A quotient; one of two integers is a fraction, which is one number."""
-    match left, right:
-        case Num(upper, False, False, False), Num(lower, False, False, False) if lower:
-            return Num(upper / lower, fraction=True)
-    return Op("divided", (left, right))
-
-
-def _mixed(left: Node, right: Node) -> Node:
-    """An integer beside a fraction: a mixed number if the fraction is less than one."""
-    if not isinstance(right, Num) or not right.fraction:
-        raise Unreadable
-    if isinstance(left, Num) and not (left.decimal or left.fraction or left.percent) and 0 < right.value < 1:
-        sign = -1 if left.value < 0 else 1
-        return Num(left.value + sign * right.value, fraction=True)
-    return Op("product", (left, right))
-
-
-def _percent(node: Node) -> Node:
-    if isinstance(node, Num):
-        return Num(node.value / 100, node.decimal, node.fraction, percent=True)
-    return Op("percent", (node,))

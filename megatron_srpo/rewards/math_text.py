@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from megatron_srpo.rewards.answers import box_spans
@@ -79,6 +79,8 @@ LEAD_IN = re.compile(
 # What leaves open whether the box is the answer.
 HEDGES = re.compile(r"\b(?:or|nor|not|neither|either|and|but|maybe|perhaps|possibly|unless|wrong|\w+n't)\b")
 CURRENCY = re.compile(r"([+-]?)\s*(?:US\s*)?([$€£¥])\s*(?=[\d.+-])")
+# 0.333... is as good as 0.333; three dots elsewhere leave something out.
+DOTS = re.compile(r"(?<=\d)(\.\d+)\s*(?:\.\.\.|…|\\[lc]?dots)$")
 NUMBER_HEAD = re.compile(
     r"[+-]?(?:[\d.,]|\{,\}|[ ](?=\d))+(?:\s*/\s*\d+)?|[+-]?\d*\s*\\frac\s*(?:\{\d+\}\{\d+\}|\d\d)"
 )
@@ -113,7 +115,8 @@ def tidy(text: str) -> str | None:
     text = _without_stars(text)
     if (lead_in := LEAD_IN.match(text)) and lead_in.end() < len(text):
         text = text[lead_in.end() :].strip()
-    return re.sub(r"^\\approx\s*", "", _without_full_stop(text))
+    text = DOTS.sub(r"\1", re.sub(r"^\\approx\s*", "", text))
+    return _without_full_stop(text)
 
 
 def _spell(text: str) -> str:
@@ -191,9 +194,10 @@ def _without_delimiters(text: str) -> str:
 def readings(text: str) -> list[Written]:
     """The ways to read a tidy text: as it stands, and with what is behind the value as its unit."""
     unit = None
-    if (sign := CURRENCY.match(text)) is not None:
+    name, equals, value = text.rpartition("=")
+    if (sign := CURRENCY.match(value.lstrip())) is not None:
         unit = money(sign[2])
-        text = sign[1] + text[sign.end() :]
+        text = name + equals + sign[1] + value.lstrip()[sign.end() :]
     scale = SCALE.search(text)
     if scale is not None and scale.start() > 0:
         return [Written(text[: scale.start()].strip(), unit, SCALES[scale[1].lower()])]
@@ -207,6 +211,9 @@ def readings(text: str) -> list[Written]:
 
 def _splits(text: str) -> list[Written]:
     """The text before and after the first place where a unit can begin, if there is one."""
+    name, equals, value = text.rpartition("=")
+    if equals:
+        return [replace(way, body=f"{name}={way.body}") for way in _splits(value.strip())]
     number = NUMBER_HEAD.match(text)
     if number is not None and (tail := text[number.end() :].strip()):
         head = text[: number.end()].strip()

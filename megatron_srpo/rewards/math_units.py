@@ -65,6 +65,7 @@ _STATEMENTS = (
     "plus minus times over divided multiplied squared cubed half halves third quarter double twice triple mod "
     "modulo to through between until versus vs point negative equal equals instead otherwise incorrect "
     "zero one two three four five six seven eight nine ten eleven twelve twenty thirty hundredths tenths "
+    "thirteen fourteen fifteen sixteen seventeen eighteen nineteen forty fifty sixty seventy eighty ninety "
     "hundred thousand million billion trillion dozen percent power root pi sqrt"
 )
 STATEMENTS = frozenset(_STATEMENTS.split())

@@ -6,6 +6,8 @@ import re
 
 from megatron_srpo.rewards.math_tokens import WORDS
 
+_NUMERALS = "zero one two three four five six seven eight nine ten eleven twelve"
+NUMERALS = {word: str(value) for value, word in enumerate(_NUMERALS.split())}
 # Between two digits white space is no white space: 12 15 is not 1215.
 SPACE = re.compile(r"(?<!\d)\s+|\s+(?!\d)")
 CHOICE = re.compile(r"\(?\s*([A-Ja-j])\s*[).:]?")
@@ -15,6 +17,11 @@ ANOTHER = re.compile(r"\b(?:or|and|not)\b|(?<!\w)[A-J][).:]")
 # Any other two or three letters are a product.
 SHORT_WORDS = ("no", "yes", "odd", "one", "two", "six", "ten", "all", "red", "sun", "mon", "am", "pm")
 PROSE = re.compile(r"[^\W\d_]+(?:[\s'’.,-]+[^\W\d_]+)*[.!]?")  # noqa: RUF001
+
+
+def without_number_words(text: str) -> str:
+    """A small number that is a word, in digits."""
+    return NUMERALS.get(text.replace("«", "").replace("»", "").strip().lower(), text)
 
 
 def squeezed(text: str) -> str:
