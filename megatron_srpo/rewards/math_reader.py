@@ -424,7 +424,3 @@ class _Reader:
         while not self._take("}"):
             name += self._one().text
         return name
-
-
-def _unreadable() -> Node:
-    raise Unreadable

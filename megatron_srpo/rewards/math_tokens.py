@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 # Thousands: where a comma can also separate the members of a list, it does.
-SPACED = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})+(?! ?\d)")
+SPACED = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})+(?! ?\d|\s*/)")  # 2 101/102 is a mixed number
 GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
 SEPARATOR = re.compile(r",\s|;")
 _WORDS = (
