@@ -71,6 +71,8 @@ class _Comparison:
             return (self._common_name(answer),)
         if not isinstance(answer, Rel) or any(sign not in ("=", "~", "in") for sign in answer.signs):
             return (answer,)
+        if "in" in answer.signs and not is_label(answer.sides[0]):
+            return (answer,)
         sides = answer.sides[1:] if is_label(answer.sides[0]) else answer.sides
         if "~" in answer.signs:
             sides = self._without_roundings(answer, sides)

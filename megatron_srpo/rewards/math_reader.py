@@ -214,11 +214,17 @@ class _Reader:
             elif self._take("°"):
                 node = Op("degree", (node,))
             elif isinstance(node, Num) and self._take("_"):
-                node = Op("base", (node, self._argument()))
+                node = self._in_base(node)
             elif self._next() in ("_", "'") and isinstance(node, Sym):
                 node = Sym(node.name + self._mark())
             else:
                 return node
+
+    def _in_base(self, digits: Num) -> Node:
+        base = self._argument()
+        if not isinstance(base, Num) or base.value.denominator != 1 or not 2 <= base.value <= 36:
+            raise Unreadable
+        return Op("base", (digits, base))
 
     def _exponent(self) -> Node:
         self._enter()

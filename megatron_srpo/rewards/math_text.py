@@ -233,5 +233,5 @@ def _splits(text: str) -> list[Written]:
 
 def _unit(text: str) -> Unit | None:
     """A known unit, or the label that some words are; \\text{ cm }^2 is square centimetres."""
-    plain = text.replace("«", " ").replace("»", "").strip()
+    plain = text.replace("«", " ").replace("»", " ").strip()
     return read_unit(plain) or read_label(plain)

@@ -60,7 +60,7 @@ _COMPOUND = {
 }
 # Words that make a statement of what would otherwise be a number with a label.
 _STATEMENTS = (
-    "is isn are aren was were not no nor or either neither and but maybe perhaps possibly else than more less "
+    "is isn are aren was were not no nor or xor either neither and but maybe perhaps possibly else than more less "
     "least most fewer greater about approximately around roughly nearly almost if unless except without wrong "
     "plus minus times over divided multiplied squared cubed half halves third quarter double twice triple mod "
     "modulo to through between until versus vs point negative equal equals instead otherwise incorrect "
@@ -70,8 +70,8 @@ _STATEMENTS = (
 )
 STATEMENTS = frozenset(_STATEMENTS.split())
 SCALES = {"hundred": 10**2, "dozen": 12, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
-WORD = re.compile(r"[A-Za-z°$€£¥¢]+")
+POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+RAISED = {"squared": 2, "cubed": 3}
 FACTOR = re.compile(r"([A-Za-z°$€£¥¢]+)|(\^\s*(?:\{\s*-?\d\s*\}|-?\d)|(?<=[A-Za-z])\d)|([/*·.])|\s+")
 LONGEST_LABEL = 6  # words
 
@@ -112,8 +112,8 @@ def money(sign: str) -> Unit:
 
 def read_unit(text: str) -> Unit | None:
     """The unit that a text names, as `cm^2`, `miles per hour` or `square feet`; None when it names none."""
-    factor, powers = Fraction(1), dict[str, int]()
-    sign, ahead, last = 1, 1, None
+    terms: list[tuple[str, int]] = []
+    sign, ahead, can_raise = 1, 1, False
     position = 0
     while position < len(text):
         found = FACTOR.match(text, position)
@@ -121,42 +121,33 @@ def read_unit(text: str) -> Unit | None:
             return None
         position = found.end()
         word, power, operator = found.groups()
-        if word in ("per", "a", "an") or operator == "/":
-            sign = -1 if word == "per" or operator == "/" else sign
-        elif word and word.lower() in POWERS:
-            exponent = POWERS[word.lower()]
-            if word.lower() in ("squared", "cubed"):
-                factor, last = _raise(factor, powers, last, exponent), None
-            else:
-                ahead = exponent
-        elif word:
-            known = KNOWN.get(word) or KNOWN.get(word.lower() if len(word) > 2 or word.lower() == "l" else word)
-            if known is None:
+        if word == "per" or operator == "/":
+            sign, can_raise = -1, False
+        elif power or word in RAISED:
+            if not can_raise:
                 return None
-            last = (known, sign * ahead)
-            factor *= known[0] ** (sign * ahead)
-            for base, exponent in known[1]:
-                powers[base] = powers.get(base, 0) + exponent * sign * ahead
-            ahead = 1
-        elif power:
-            factor, last = _raise(factor, powers, last, int(re.sub(r"[^\d-]", "", power))), None
+            exponent = RAISED[word] if word else int(re.sub(r"[^\d-]", "", power))
+            terms[-1], can_raise = (terms[-1][0], terms[-1][1] * exponent), False
+        elif word in POWERS:
+            ahead = POWERS[word]
+        elif word:
+            terms.append((word, sign * ahead))
+            ahead, can_raise = 1, True
+    return _combined(terms)
+
+
+def _combined(terms: list[tuple[str, int]]) -> Unit | None:
+    """The product of named units with their powers; None when a name is not known."""
+    factor, powers = Fraction(1), dict[str, int]()
+    for name, exponent in terms:
+        known = KNOWN.get(name) or KNOWN.get(name.lower() if len(name) > 2 or name == "L" else name)
+        if known is None:
+            return None
+        factor *= known[0] ** exponent
+        for base, count in known[1]:
+            powers[base] = powers.get(base, 0) + count * exponent
     dimensions = tuple(sorted((base, exponent) for base, exponent in powers.items() if exponent))
-    return Unit(factor, dimensions) if powers else None
-
-
-def _raise(
-    factor: Fraction,
-    powers: dict[str, int],
-    last: tuple[tuple[Fraction, Dimensions], int] | None,
-    exponent: int,
-) -> Fraction:
-    """Raise the unit that was read last, which counts once already; the new factor."""
-    if last is None:
-        return factor
-    (size, dimensions), times = last
-    for base, count in dimensions:
-        powers[base] += count * times * (exponent - 1)
-    return factor * size ** (times * (exponent - 1))
+    return Unit(factor, dimensions) if terms else None
 
 
 def read_label(text: str) -> Unit | None:

@@ -82,6 +82,7 @@ HUGE = {
     "exponents": "2^" * 199 + "2",
     "power of a sum": "(x+y+z+w)^{9999999999}",
     "large power": "3^{10^6}",
+    "large power of a decimal": "1.5^{10^{200000}}",
     "large powers of a fraction": "((1+1/3)^{400})^{400}",
     "angle": r"\sin(10^{1000000})",
     "exponentials": r"\exp(\exp(\exp(\exp(9))))",
