@@ -7,6 +7,7 @@ from fractions import Fraction
 from megatron_srpo.rewards.math_tokens import Unreadable
 from megatron_srpo.rewards.math_tree import Node, Num, Op
 
+LONGEST_NUMBER = 4_000  # digits; Python refuses to read more than 4300
 LONGEST_EXPONENT = 3  # digits of a power of ten that is part of a number
 LARGEST_EXPONENT = 100  # of ten, in scientific notation
 
@@ -15,8 +16,10 @@ def literal(text: str) -> Num:
     """The number that a token is.
 
     Raises:
-        Unreadable: when its exponent has too many digits.
+        Unreadable: when it has too many digits.
     """
+    if len(text) > LONGEST_NUMBER:
+        raise Unreadable
     if "\\" not in text:
         mantissa, _, exponent = text.lower().partition("e")
         if len(exponent.lstrip("+-")) > LONGEST_EXPONENT:

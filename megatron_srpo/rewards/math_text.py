@@ -78,6 +78,7 @@ LEAD_IN = re.compile(
 )
 # What leaves open whether the box is the answer.
 HEDGES = re.compile(r"\b(?:or|nor|not|neither|either|and|but|maybe|perhaps|possibly|unless|wrong|\w+n't)\b")
+MARKED = re.compile(r"\s*«[^«»]*»\s*")
 CURRENCY = re.compile(r"([+-]?)\s*(?:US\s*)?([$€£¥])\s*(?=[\d.+-])")
 # 0.333... is as good as 0.333; three dots elsewhere leave something out.
 DOTS = re.compile(r"(?<=\d)(\.\d+)\s*(?:\.\.\.|…|\\[lc]?dots)$")
@@ -107,8 +108,11 @@ def tidy(text: str) -> str | None:
     if unboxed is None:
         return None
     text = unboxed
+    if "\\begin" not in text:  # elsewhere two backslashes are one that was escaped
+        text = re.sub(r"\\\\(?=[A-Za-z])", r"\\", text)
     text = TEXT.sub(lambda found: f"«{found[1].strip()}»", text)
     text = TEXT.sub(lambda found: f"«{found[1].strip()}»", text)
+    text = re.sub(r"«([^«»]*\d[^«»]*)»", r"\1", text) if MARKED.fullmatch(text) else text
     for pattern, spelling in COMMANDS:
         text = pattern.sub(spelling, text)
     text = SPACES.sub(" ", FORMATTING.sub("", _without_delimiters(text))).strip()

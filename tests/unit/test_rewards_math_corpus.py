@@ -85,6 +85,7 @@ HUGE = {
     "large power of a decimal": "1.5^{10^{200000}}",
     "large powers of a fraction": "((1+1/3)^{400})^{400}",
     "angle": r"\sin(10^{1000000})",
+    "angles": "+".join([r"\sin(10^{300000})"] * 22),
     "exponentials": r"\exp(\exp(\exp(\exp(9))))",
     "variables": "abcdefghjklmnopqrstuvwxyz" * 16,
     "matrix": r"\begin{pmatrix}" + "&".join("1" * 180) + r"\end{pmatrix}",
@@ -143,6 +144,14 @@ sys.addaudithook(lambda event, _: seen.add(event) if event in names else None)
 right = sum(judge(answer, gold).right for gold, answer in json.load(sys.stdin))
 print(right, sorted(seen), "sympy" in sys.modules, "math_verify" in sys.modules)
 """
+
+
+@pytest.mark.parametrize("digits", [400, 4_299, 5_000, 100_000])
+def test_a_reference_of_many_digits(digits: int) -> None:
+    for gold in ("9" * digits, f"{'9' * digits} + x", f"0.{'3' * digits}", rf"0.\overline{{{'3' * digits}}}"):
+        assert judge(gold, gold).right
+        assert not judge(gold.replace("9", "8").replace("3", "4"), gold).right
+        assert not judge("12", gold).right
 
 
 def test_no_text_is_run_as_a_program_and_no_signal_is_used() -> None:
