@@ -68,8 +68,10 @@ def text_after_thinking(response: str) -> str:
 
 def last_number(text: str) -> str | None:
     """The last integer, decimal, fraction or percentage in a text, as it is written."""
-    found = list(NUMBER.finditer(text))
-    return found[-1].group() if found else None
+    last = None
+    for found in NUMBER.finditer(text):
+        last = found.group()
+    return last
 
 
 def _none(reason: str) -> Extraction:
@@ -108,8 +110,8 @@ def _is_one_thought(text: str) -> bool:
 
 
 def _boxed(response: str) -> Extraction:
-    """The content of the one `\\boxed{...}`; several boxes count when they hold the same text."""
-    contents, is_open = outermost_boxes(response)
+    """The content of the one `\\boxed{...}` after the thinking; several count when they hold the same text."""
+    contents, is_open = outermost_boxes(text_after_thinking(response))
     if is_open:
         return _none("\\boxed is not closed")
     if not contents:

@@ -13,7 +13,7 @@ from megatron_srpo.recipe.reward import FunctionSection, RewardSection
 from megatron_srpo.rewards.answers import extract
 from megatron_srpo.rewards.code import CodeJudge
 from megatron_srpo.rewards.language import mixing
-from megatron_srpo.rewards.math import score_math
+from megatron_srpo.rewards.math.judge import score_math
 from megatron_srpo.rewards.repetition import repetition
 from megatron_srpo.rewards.sandbox.choice import open_sandbox
 from megatron_srpo.rewards.score import Reward, Score
@@ -37,6 +37,7 @@ class Judge:
     def warm_up(self) -> None:
         """Load what judges load with their first response, so that it is there before workers are forked."""
         score_math(r"\boxed{\frac{1}{2}}", "0.5", "boxed", self._section.math)
+        score_math(r"\boxed{6}", r"\sum_{k=1}^3 k", "boxed", self._section.math)
         mixing("A few words in one language, which is enough to look at.", self._section.language)
 
     def reward(self, response: str, problem: Problem) -> Reward:

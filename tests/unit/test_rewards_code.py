@@ -14,7 +14,7 @@ from megatron_srpo.data.problems import Problem
 from megatron_srpo.recipe.schema import RewardSection
 from megatron_srpo.rewards import code
 from megatron_srpo.rewards.code import extract_program, last_fenced_block, score_code, values_agree
-from megatron_srpo.rewards.math import AnswerFormat, Score
+from megatron_srpo.rewards.math.judge import AnswerFormat, Score
 from megatron_srpo.rewards.pool import Reward, RewardPool
 from megatron_srpo.rewards.sandbox import Limits
 

@@ -1,87 +1,18 @@
-"""Answers, forms and totals; what a policy under training would try."""
+"""Answers; what a policy under training would try."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from megatron_srpo.data.problems import Problem
-from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.schema import RewardSection
-from megatron_srpo.rewards import pool as pool_module
-from megatron_srpo.rewards.math import Score, answers_agree, extract, score_math, verify_by_library
-from megatron_srpo.rewards.pool import Reward, RewardPool, reward_of
+from megatron_srpo.recipe.reward import MathSection
+from megatron_srpo.rewards.math import judge as judge_module
+from megatron_srpo.rewards.math.judge import answers_agree, judge, references, score_math, shown
+from megatron_srpo.rewards.score import Score
 
-PROBLEM = Problem("p", "What is 40 + 2?", "42")
-OTHER = Problem("q", "What is 40 + 1?", "41")
 GOOD = "<think>40 + 2 = 42.</think> <answer>42</answer>"
-
-
-@pytest.mark.parametrize(
-    ("response", "answer", "format_ok"),
-    [
-        (GOOD, "42", True),
-        (f" \n{GOOD}\n ", "42", True),
-        ("<think>a\nb</think>\n\n<answer>\n42\n</answer>", "42", True),
-        (GOOD + " That is all.", "42", False),
-        ("Well. " + GOOD, "42", False),
-        ("<think>a</think> so <answer>42</answer>", "42", False),
-        ("<answer>42</answer>", "42", False),
-        ("<think>a <answer>42</answer>", "42", False),
-        ("a</think> <answer>42</answer>", "42", False),
-        ("<think></think> <answer>42</answer>", "42", False),
-        ("<think>a</think><think>b</think> <answer>42</answer>", "42", False),
-        ("<think>a <think>b</think> <answer>42</answer>", "42", False),
-        ("<answer>42</answer> <think>a</think>", None, False),
-        ("<think>a <answer>42</answer></think>", None, False),
-        ("<think>a</think> <answer>41</answer> <answer>42</answer>", None, False),
-        ("<think>a</think> <answer>41 <answer>42</answer>", None, False),
-        ("<think>a</think> <answer>42</answer></answer>", None, False),
-        ("<think>a</think> <answer>42", None, False),
-        ("<think>a</think> </answer>42<answer>", None, False),
-        ("<think>a</think> <answer> </answer>", None, False),
-        ("<think>a</think> 42", None, False),
-        ("", None, False),
-    ],
-)
-def test_think_answer_form(response: str, answer: str | None, format_ok: bool) -> None:
-    assert extract(response, "think_answer") == (answer, format_ok)
-
-
-@pytest.mark.parametrize(
-    ("response", "answer", "format_ok"),
-    [
-        ("Because. <answer>42</answer>\n", "42", True),
-        ("<answer>42</answer> maybe", "42", False),
-        ("<answer>41</answer> <answer>42</answer>", None, False),
-        ("42", None, False),
-    ],
-)
-def test_answer_form(response: str, answer: str | None, format_ok: bool) -> None:
-    assert extract(response, "answer") == (answer, format_ok)
-
-
-@pytest.mark.parametrize(
-    ("response", "answer", "format_ok"),
-    [
-        (r"So it is \boxed{\frac{1}{2}}.", r"\frac{1}{2}", True),
-        (r"\boxed{42} as said: \boxed{42}", "42", True),
-        (r"\boxed{41} or \boxed{42}", None, False),
-        (r"\boxed{42", None, False),
-        (r"\boxed{}", None, False),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}", True),
-        ("42", None, False),
-    ],
-)
-def test_boxed_form(response: str, answer: str | None, format_ok: bool) -> None:
-    assert extract(response, "boxed") == (answer, format_ok)
+SECTION = MathSection()
 
 
 @pytest.mark.parametrize(
@@ -155,9 +86,7 @@ def test_equal_answers_have_credit(gold: str, answer: str) -> None:
         ("100", "10^2"),
         ("12", "|-12|"),
         # no mathematics
-        ("12", "The answer is 12"),
         ("12", "about 12?"),
-        ("12", "１２"),  # noqa: RUF001
         ("12", ""),
         ("", "12"),
     ],
@@ -167,84 +96,131 @@ def test_other_answers_have_none(gold: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "spared"),
+    ("answer", "gold", "reason"),
     [
-        ("9^{9^{9^{9}}}", "_equal"),
-        ("(10^9)!", "_equal"),
-        ("{" * 30 + "12" + "}" * 30, "_parse"),
-        ("( [" * 30, "_parse"),
-        ("9" * 5000, "_parse"),
+        ("42", "42", "42 equals 42"),
+        ("41", "42", "41 is not 42"),
+        ("$42.0$", "42", "42.0 equals 42"),
+        ("12 or 15", "12", "2 candidates"),
+        ("12, 15, 16", "12", "3 candidates"),
+        ("47 + 38", "85", "47 + 38 is not worked out"),
+        ("84/2", "42", "84/2 is not worked out"),
+        ("12 = 15", "15", "12 = 15 is not 15"),
+        ("12 +", "12", "12 + cannot be parsed"),
+        (r"12 \boxed{15}", "12", "more than one answer around the box"),
+        ("$$", "12", "the answer is empty"),
+        ("12", "$$", "the reference is empty"),
+        ("9^{9^{9^9}}", r"\sqrt{2}", "9^{9^{9^9}} cannot be worked out"),
+        ("1/0", r"\sqrt{2}", "1/0 cannot be worked out"),
+        ("5", r"\sum_{i=1}^n i", r"5 is not \sum_{i=1}^n i"),
+        ("no", "yes", "no is not yes"),
+        ("9" * 500, "12", "an answer of 500 characters"),
+        ("7", '["1/2", "0.5"]', "7 is none of the references"),
+        ("9" * 60, "1", "9" * 37 + "... is not 1"),
+        ("\ud800", "1", r"\ud800 cannot be parsed"),
     ],
+    ids=ascii,
 )
-def test_answers_made_to_cost_time_are_refused_before_they_do(
-    monkeypatch: pytest.MonkeyPatch, answer: str, spared: str
-) -> None:
-    def reached(*_: Any) -> None:
-        raise AssertionError(f"{spared} must not be reached")
-
-    monkeypatch.setattr(f"megatron_srpo.rewards.math.{spared}", reached)
-    assert not answers_agree(answer, "12")
+def test_the_reason_says_why_in_a_few_words(answer: str, gold: str, reason: str) -> None:
+    assert judge(answer, gold).reason == reason
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(-(10**12), 10**12), st.integers(-3, 3), st.sampled_from(["{}", "+{}", "0{}", "00{}"]))
-def test_the_quick_path_for_integers_is_the_librarys_verdict(gold: int, off: int, form: str) -> None:
-    answer = form.format(gold + off) if gold + off >= 0 else str(gold + off)
-    assert answers_agree(answer, str(gold)) == verify_by_library(answer, str(gold)) == (off == 0)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(-999, 999), st.integers(-999, 999))
-def test_a_sum_is_answered_by_its_value_alone(left: int, right: int) -> None:
-    assert answers_agree(str(left + right), str(left + right))
-    assert not answers_agree(f"{left} + {right}", str(left + right))
+def test_a_score_has_all_parts() -> None:
+    assert score_math(GOOD, "42", "think_answer", SECTION) == Score(1, True, "42", "42 equals 42")
+    assert score_math("<answer>41</answer>", "42", "think_answer", SECTION) == Score(
+        0, False, "41", "41 is not 42"
+    )
+    assert score_math("42", "42", "think_answer", SECTION) == Score(0, False, None, "no <answer>")
+    last = MathSection(fallback="last_number")
+    assert score_math("42", "42", "think_answer", last) == Score(1, False, "42", "42 equals 42")
 
 
 @pytest.mark.parametrize(
-    ("score", "total"),
+    ("gold", "texts"),
     [
-        (Score(1, True, "1"), 2.0),
-        (Score(0, True, "2"), 0.0),
-        (Score(1, False, "1"), 1.75),
-        (Score(0, False, None), -0.25),
+        ('["1/2", "0.5"]', ("1/2", "0.5")),
+        (' ["a"]', ("a",)),
+        ("[1, 2]", ("[1, 2]",)),
+        ('["a", 1]', ('["a", 1]',)),
+        ("[]", ("[]",)),
+        ('["a"', ('["a"',)),
+        ('"a"', ('"a"',)),
+        ("[" * 20_000, ("[" * 20_000,)),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_several_references_are_a_list_of_texts(gold: str, texts: tuple[str, ...]) -> None:
+    assert references(gold) == texts
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "tolerance", "right"),
+    [
+        ("1/3", "0.3333", 1e-4, True),
+        ("1/3", "0.3333", 0.99e-4, False),
+        ("1/3", "0.333", 1e-3, True),
+        ("1/3", "0.33333333", 0.0, False),
+        ("0.3333", "1/3", 1e-4, True),
+        ("2/3", "0.66", 1e-2, True),
+        ("10000", "10001", 1e-2, False),
+        ("10000", "10000.5", 1e-2, False),
+        ("100.5", "100.51", 1e-2, False),
+        ("1000000/3", "333333", 1e-2, False),
+        ("1000000/3", "333333.3", 1e-4, True),
+        (r"\pi", "3.14", 1e-3, True),
+        (r"\pi", "3", 0.5, False),
+        ("3.14", r"\pi", 1e-3, False),
+        (r"3.14\cdot 1", r"\pi", 1e-3, False),
+        (r"\sqrt{2}", r"\sqrt{2.0001}", 1e-2, False),
+        (r"\cos 60^\circ", "0.5001", 1e-2, False),
+        ("1/1024", "0.000977", 1e-2, False),
+        ("1/2048", "0.000488", 1e-2, True),
+        ("1/3", r"33.33\%", 1e-4, True),
+        ("(1/3, 2)", "(0.3333, 2)", 1e-4, True),
+        ("(1/3, 2)", "(0.3333, 2.0001)", 1e-2, False),
+        (r"[0, \pi]", "[0, 3.1416]", 1e-4, True),
     ],
 )
-def test_the_total_adds_accuracy_and_broken_form(score: Score, total: float) -> None:
-    reward = reward_of(score, RewardSection(accuracy=2.0, broken_format=-0.25))
-    assert reward == Reward(total, score.accuracy, score.format_ok, score.extracted)
+def test_the_tolerance_is_between_a_decimal_and_what_no_short_decimal_writes(
+    gold: str, answer: str, tolerance: float, right: bool
+) -> None:
+    assert answers_agree(answer, gold, tolerance) == right
 
 
-async def test_the_pool_scores_a_group_as_this_process_does() -> None:
-    group = [GOOD, "<answer>42</answer>", "<think>a</think> <answer>41</answer>", "", GOOD]
-    section = RewardSection(workers=1)
-    async with RewardPool(section) as rewards:
-        pairs = await asyncio.gather(rewards.score_group(group, PROBLEM), rewards.score(GOOD, OTHER))
-    expected = [reward_of(score_math(response, "42", "think_answer"), section) for response in group]
-    assert pairs[0] == expected
-    assert [reward.total for reward in expected] == [1.0, 0.5, 0.0, -0.5, 1.0]
-    assert pairs[1].accuracy == 0
+def test_a_reason_is_one_short_line_that_can_be_printed() -> None:
+    text = shown("a\nb\x00\ud800\u202e" + "x" * 100)
+    assert text.isprintable() and len(text) < 80
+    assert shown("42") == "42"
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT as at a terminal: a process started in the background ignores it, and so do its children."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+def test_running_out_of_memory_is_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(judge_module, "read", exhausted)
+    with pytest.raises(MemoryError):
+        judge("x + 2", "x + 3")
 
 
-@pytest.mark.usefixtures("interruptible")
-async def test_workers_ignore_interrupts_and_a_dead_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with RewardPool(RewardSection(workers=1)) as rewards:
-        await rewards.score(GOOD, PROBLEM)
-        (worker,) = rewards._executor._processes.values()
-        os.kill(worker.pid, signal.SIGINT)
-        assert (await rewards.score(GOOD, PROBLEM)).accuracy == 1
-        monkeypatch.setattr(pool_module, "_score_all", end_process)
-        with pytest.raises(SrpoError, match=r"a reward worker .* died .* the problem p;"):
-            await rewards.score(GOOD, PROBLEM)
-    assert not worker.is_alive()
-
-
-def end_process(*_: Any) -> None:
-    os._exit(1)
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        (r"\sum_{k=1}^3 k", "6", True),
+        (r"\sum_{k=1}^3 k", "7", False),
+        (r"\sum_{k=1}^n k", r"\frac{n(n+1)}{2}", True),
+        (r"\int_0^1 x^2 dx", "1/3", True),
+        (r"\int_0^1 x^2 dx", "1/4", False),
+        (r"\lim_{x\to 0} \frac{\sin x}{x}", "1", True),
+        (r"\sum_{k=1}^3 k", "6 or 7", False),
+        (r"\sum_{k=1}^3 k", r"6\text{ or }7", False),
+        (r"\sum_{k=1}^3 k", "hello", False),
+        (r"\sum_{k=1}^3 k", "9^{9^{9^9}}", False),
+        (r"\sum_{k=1}^3 k", "((((((((((6))))))))))", False),
+        (r"\sum_{k=1}^3 k", "100!!", False),
+        (r"\sum_{k=1}^3 k", "6" + "+0" * 200, False),
+    ],
+)
+def test_references_that_only_the_library_reads(gold: str, answer: str, right: bool) -> None:
+    assert references(gold) == (gold,)
+    assert not judge_module.reference_of(gold).readings
+    assert answers_agree(answer, gold) is right

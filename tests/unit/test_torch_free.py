@@ -60,7 +60,7 @@ def test_reading_data_and_scoring_do_not_import_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from megatron_srpo.data.problems import load_problems
-from megatron_srpo.rewards.math import answers_agree
+from megatron_srpo.rewards.math.judge import answers_agree
 from tests.unit.folders import write_problems
 assert len(load_problems(write_problems(Path(sys.argv[1]), ["x"]))) == 1
 assert answers_agree("0.5", "1/2")
