@@ -29,6 +29,7 @@ from megatron_srpo.tasks import gather_or_cancel
 
 SLICE = 4  # responses of one message: few enough that a group of long programs occupies all workers
 START_SECONDS = 120.0
+GRACE_SECONDS = 1.0  # for a worker that has closed its socket to end, so that we learn why
 END_SECONDS = 30.0  # for the kernel to end a killed process
 OVERHEAD_SECONDS = 20.0  # of a code problem besides its programs: starting sandboxes, compiling, comparing
 
@@ -186,7 +187,7 @@ class Worker:
             await self._end()
             rewards.append(worker.failure(f"no result within {seconds:g} s"))
         except LostError:
-            rewards.append(worker.failure(f"the judge's process was lost: {await self._end()}"))
+            rewards.append(worker.failure(f"the judge's process was lost: {await self._end(GRACE_SECONDS)}"))
         except BaseException:  # as when the caller is cancelled: what it is busy with, nobody will fetch
             self.close()
             raise
@@ -218,10 +219,12 @@ class Worker:
             os.close(tell)
         self._streams = await asyncio.open_connection(sock=ours)
 
-    async def _end(self) -> str:
-        """Have the process killed, unless it has ended already, and wait until it is gone; how it ended."""
-        self._nursery.kill(self._name)
-        code = await _read(self._status, END_SECONDS)
+    async def _end(self, grace: float = 0.0) -> str:
+        """Have the process killed, unless it ends by itself in time, and wait until it is gone; how it ended."""
+        code = await _read(self._status, grace)
+        if not code:
+            self._nursery.kill(self._name)
+            code = await _read(self._status, END_SECONDS)
         self._forget()
         return _ending(int(code)) if code else "nobody knows how"
 
