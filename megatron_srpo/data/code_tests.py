@@ -137,7 +137,7 @@ def _refuse_constant(name: str) -> None:
 def _finite(text: str) -> float:
     number = float(text)
     if math.isinf(number):
-        raise ValueError(f"{_short(text)} is beyond all floats")
+        raise ValueError(f"{text:.80} is beyond all floats")
     return number
 
 
