@@ -169,7 +169,7 @@ def _answer(line: bytes, longest: int) -> CaseResult:
     """What a call has returned or raised."""
     if not line.startswith(python.VALUE):
         return CaseResult("failed", b"", line[1:].decode("utf-8", "replace"))
-    if len(line) > longest:
+    if len(line) - 1 > longest:
         return CaseResult("flooded", b"", f"more than {longest} bytes of output")
     return CaseResult("ok", line[1:], "")
 
