@@ -38,7 +38,7 @@ PROGRAMS: list[tuple[str, CodeTests, str]] = [
     ("prints", TESTS, "def f(a, b): print(a + b)"),
     ("floods", TESTS, "def f(a, b): return 'x' * 200_000"),
     ("right run", SUM, SUMS),
-    ("right run with CRLF", SUM, SUMS.replace("))))", ")))), end=' \\r\\n')")),
+    ("right run with CRLF", SUM, "print(sum(map(eval, input().split())), end=' \\r\\n')"),
     ("wrong run", SUM, "print(input())"),
     ("right and fails", SUM, f"{SUMS}\nraise SystemExit(1)"),
     ("right and ends in order", SUM, f"{SUMS}\nraise SystemExit(0)"),

@@ -24,6 +24,7 @@ from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Stat
 
 LONGEST_REPLY = 2**26  # bytes
 GRACE_SECONDS = 30.0  # for the server's queue and the way
+START_SECONDS = 0.5  # wall clock that the server needs to start a process; not the program's
 FIRST_PAUSE_SECONDS = 0.5
 LAST_WORDS = 300  # characters of standard error
 
@@ -137,7 +138,7 @@ class RemoteSandbox:
             except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 if attempt == self._retries:
                     raise SrpoError(
-                        f"{self._url}: no answer after {attempt + 1} requests ({error or type(error).__name__}); "
+                        f"{self._url}: no answer after {attempt + 1} requests ({str(error) or type(error).__name__}); "
                         "start the SandboxFusion server, or correct reward.sandbox.url"
                     ) from None
                 time.sleep(pause)
@@ -150,7 +151,7 @@ class RemoteSandbox:
         texts = isinstance(result["stdout"], str) and isinstance(result["stderr"], str)
         if not texts or not isinstance(wall, int | float):
             raise SrpoError(f"{self._url}: not an answer of SandboxFusion: {_short(result)}")
-        return result, wall / limits.patience
+        return result, max(wall - START_SECONDS, 0.0) / limits.patience
 
     def _request(self, content: bytes, timeout: float) -> dict[str, Any]:
         """One request; raises OSError or ValueError when there is no sensible answer."""
