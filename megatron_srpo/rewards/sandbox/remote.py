@@ -122,10 +122,11 @@ class RemoteSandbox:
 
     def _post(self, body: dict[str, Any], limits: Limits, seconds: float) -> tuple[dict[str, Any], float]:
         """The server's `run_result` of one run, and the seconds it took; asked again while it does not answer."""
+        run_timeout = START_SECONDS + seconds * limits.patience
         content = json.dumps(
             {
                 "language": "python",
-                "run_timeout": seconds * limits.patience,
+                "run_timeout": run_timeout,
                 "memory_limit_MB": limits.memory // 2**20,
                 **body,
             }
@@ -133,12 +134,13 @@ class RemoteSandbox:
         pause = FIRST_PAUSE_SECONDS
         for attempt in range(self._retries + 1):
             try:
-                reply = self._request(content, seconds * limits.patience + GRACE_SECONDS)
+                reply = self._request(content, run_timeout + GRACE_SECONDS)
                 break
             except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 if attempt == self._retries:
+                    why = str(error) or type(error).__name__
                     raise SrpoError(
-                        f"{self._url}: no answer after {attempt + 1} requests ({str(error) or type(error).__name__}); "
+                        f"{self._url}: no answer after {attempt + 1} requests ({why}); "
                         "start the SandboxFusion server, or correct reward.sandbox.url"
                     ) from None
                 time.sleep(pause)
