@@ -136,6 +136,7 @@ STDIO_CASE = "must be two texts, [standard input, standard output], found"
         (BOTH, {"tolerance": -1}, "tolerance must be a number from 0 to below 1, found -1."),
         (BOTH, {"tolerance": 1}, "tolerance must be a number from 0 to below 1, found 1."),
         (BOTH, {"tolerance": True}, "tolerance must be a number from 0 to below 1, found True."),
+        (BOTH, {"tolerance": False}, "tolerance must be a number from 0 to below 1, found False."),
         (BOTH, {"tolerance": "0.1"}, "tolerance must be a number from 0 to below 1, found '0.1'."),
         (BOTH, {"tolerance": None}, "tolerance must be a number from 0 to below 1, found None."),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ def verdict(sandboxes: list[Sandbox], program: str, tests: CodeTests, **section:
         ("a ```\nb\n```", None),
         ("```\n \n```", None),
         ("```a```", None),
+        ("```a```\n```\nb\n```", "b"),
         ("``\na\n``", None),
         ("~~~\na\n~~~", None),
         ("```\na", None),
@@ -324,8 +326,10 @@ def test_checkers_are_given_values_of_calls_and_texts_of_runs() -> None:
         (runs(["1\n", "2\n"], checker="check"), " 3 \n", ["1\n", " 3 \n", "2\n"]),
     ]:
         programs, checkers = FakeSandbox(ok(answer)), FakeSandbox(ok("true"))
-        CodeJudge(CodeSection(), programs, checkers).score(response("p"), tests, "think_answer")
+        judge = CodeJudge(CodeSection(), programs, checkers)
+        judge.score(response("p"), replace(tests, language="other"), "think_answer")
         ((checker, _),) = checkers.asked
+        assert checker.language == programs.asked[0][0].language == "other"
         assert (checker.program, checker.kind, checker.function) == ("check", "call", "check")
         assert [json.loads(text) for text in checker.inputs] == [arguments]
         assert [program.program for program, _ in programs.asked] == ["p"]  # never beside what knows the answer
@@ -364,6 +368,13 @@ def test_a_checker_that_fails_is_the_problems_fault(
         score(sandboxes, program, checked, seconds=0.5)
     assert str(caught.value).startswith(f"the problem's checker must return True or False; {said}")
     assert verdict(sandboxes, program, tests)[0] == 0  # and the next problem is judged
+
+
+def test_a_checker_that_answers_and_fails_is_not_believed() -> None:
+    checkers = FakeSandbox([CaseResult("failed", b"true", "")])
+    judge = CodeJudge(CodeSection(), FakeSandbox(ok("1")), checkers)
+    with pytest.raises(SrpoError, match="the problem's checker must return True or False; failed: true"):
+        judge.score(response("p"), calls([[], 1], checker="check"), "think_answer")
 
 
 @pytest.mark.parametrize("answer", ["", "[", "=1", "[" * 10**5, "1" * 5000, b"\xff"])
