@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ def parse_tests(text: str, where: str) -> CodeTests:
     if len(text) > LONGEST_TESTS:
         raise SrpoError(f"{where}: {len(text)} characters, at most {LONGEST_TESTS}; leave out the largest cases.")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_float=_finite, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise SrpoError(f"{where}: not valid JSON ({error}).") from None
     if not isinstance(value, dict):
@@ -131,6 +132,13 @@ def _language(value: Any, where: str) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text:.80} is beyond all floats")
+    return number
 
 
 def _short(value: Any) -> str:

@@ -20,6 +20,7 @@ AnswerFormat = Literal["think_answer", "answer", "boxed"]
 SandboxLevel = Literal["namespaces", "landlock", "seccomp"]
 
 _IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_URL = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?")
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH.pattern, description="package.module:function")]
 
 
@@ -70,6 +71,8 @@ class SandboxSection(Section):
     def _backend_has_what_it_needs(self) -> SandboxSection:
         if self.backend == "sandbox_fusion" and self.url is None:
             raise ValueError("sandbox: backend sandbox_fusion needs url, the address of the server")
+        if self.url is not None and not _URL.fullmatch(self.url):
+            raise ValueError(f"sandbox: url must be like http://host:8080 or https://host, found {self.url!r}")
         if self.backend == "sandbox_fusion" and self.require is not None:
             raise ValueError("sandbox: require is about the local backend; a remote server isolates as it does")
         if self.preload and self.python is None:

@@ -19,6 +19,8 @@ from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Resu
 from megatron_srpo.rewards.score import Score
 
 OPENING = re.compile(r"([ \t]*)(`{3,})[^`]*")
+CLOSING = re.compile(r"([ \t]*)(`{3,})[ \t\r]*")
+MOST_INDENTED = 3  # spaces by which a closing fence may stand further right than its opening one, as in Markdown
 MEGABYTE = 2**20
 
 
@@ -81,10 +83,11 @@ class CodeJudge:
         texts = (given, answer, expected)
         try:
             arguments = [json.loads(text) for text in texts] if tests.kind == "call" else list(texts)
+            given_to_checker = json.dumps(arguments)
         except (ValueError, RecursionError):
-            return False  # the program's answer is no JSON
+            return False  # the program's answer is no JSON, or nested too deeply
         assert tests.checker is not None
-        checker = Program(tests.checker, "call", (json.dumps(arguments),), "check", tests.language)
+        checker = Program(tests.checker, "call", (given_to_checker,), "check", tests.language)
         (result,) = self._run(self._checkers, checker, stop=True)
         if result.status != "ok" or result.output not in (b"true", b"false"):
             what = result.note or result.output[:80].decode("utf-8", "replace") or result.status
@@ -92,6 +95,7 @@ class CodeJudge:
         return result.output == b"true"
 
     def _run(self, sandbox: Sandbox, program: Program, *, stop: bool) -> Results:
+        """The results of the cases; to close it stops the program."""
         section = self._section
         limits = Limits(
             section.seconds,
@@ -101,7 +105,7 @@ class CodeJudge:
             int(section.output_megabytes * MEGABYTE),
             stop,
         )
-        return sandbox.run(program, limits)
+        yield from sandbox.run(program, limits)
 
 
 def extract_program(response: str, answer_format: AnswerFormat) -> tuple[str | None, bool, str]:
@@ -116,18 +120,24 @@ def extract_program(response: str, answer_format: AnswerFormat) -> tuple[str | N
     found = extract(response, answer_format)
     if found.answer is None:
         return None, found.format_ok, found.reason
-    return last_fenced_block(found.answer), found.format_ok, "no fenced block in the answer"
+    # Not from `found.answer`: its first line, which may open the block, has lost its indentation.
+    content = response.partition("<answer>")[2].partition("</answer>")[0]
+    return last_fenced_block(content), found.format_ok, "no fenced block in the answer"
 
 
 def last_fenced_block(text: str) -> str | None:
-    """The content of the last block between lines of three or more backticks; one left open is none."""
+    """The content of the last block between lines of three or more backticks; one left open is none.
+
+    A fence that is indented like code, as in the documentation of a function, belongs to the block.
+    """
     found: str | None = None
     indent, fence, lines = "", "", list[str]()
     for line in text.split("\n"):
         opening = None if fence else OPENING.fullmatch(line)
+        closing = CLOSING.fullmatch(line) if fence else None
         if opening:
             indent, fence, lines = *opening.groups(), []
-        elif fence and line.strip().startswith(fence) and not line.strip().strip("`"):
+        elif closing and len(closing[2]) >= len(fence) and len(closing[1]) <= len(indent) + MOST_INDENTED:
             found, fence = "\n".join(lines), ""
         elif fence:
             lines.append(line.removeprefix(indent))

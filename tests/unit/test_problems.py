@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from megatron_srpo.data import code_tests
 from megatron_srpo.data.code_tests import CodeTests, parse_tests
 from megatron_srpo.data.problems import Problem, PromptEncoder, load_problems
 from megatron_srpo.errors import SrpoError
 from tests.unit.folders import write_problems, write_tokenizer
 
 CALL = '{"kind": "call", "function": "add", "cases": [[[1, 2], 3], [[[1.5], 2], [1.5, null]]]}'
+STDIO = '{"kind": "stdio", "cases": [["1 2\\n", "3\\n"], ["", ""]]}'
+CALL_TESTS = CodeTests("call", ("[1, 2]", "[[1.5], 2]"), ("3", "[1.5, null]"), "add")
+STDIO_TESTS = CodeTests("stdio", ("1 2\n", ""), ("3\n", ""))
 
 
 def test_all_columns_are_read_in_order(tmp_path: Path) -> None:
@@ -79,7 +84,7 @@ def test_a_bad_field_is_named_by_row_and_column(tmp_path: Path, columns: dict[st
 
 def test_code_problems_stand_among_others_and_need_no_answer(tmp_path: Path) -> None:
     domains = ["code", "math", "code", None]
-    columns = {"domain": domains, "answer": ["", "2", None, "4"], "tests": [CALL, None, CALL, ""]}
+    columns = {"domain": domains, "answer": ["", "2", None, "4"], "tests": [CALL, None, STDIO, ""]}
     problems = load_problems(write_problems(tmp_path / "p.parquet", list("abcd"), **columns))
     assert [(problem.domain, problem.answer) for problem in problems] == [
         ("code", ""),
@@ -87,35 +92,109 @@ def test_code_problems_stand_among_others_and_need_no_answer(tmp_path: Path) -> 
         ("code", ""),
         ("math", "4"),
     ]
-    expected = CodeTests("add", "[[1, 2], [[1.5], 2]]", "[3, [1.5, null]]")
-    assert [problem.tests for problem in problems] == [expected, None, expected, None]
+    assert [problem.tests for problem in problems] == [CALL_TESTS, None, STDIO_TESTS, None]
+
+
+def test_everything_but_the_cases_may_be_left_out() -> None:
+    checker = "def check(given, output, expected): return True"
+    assert parse_tests(CALL, "here") == CALL_TESTS
+    assert (CALL_TESTS.tolerance, CALL_TESTS.checker, CALL_TESTS.language) == (1e-6, None, "python")
+    more = {"tolerance": 0, "checker": checker, "language": "python"}
+    for text, tests in [(CALL, CALL_TESTS), (STDIO, STDIO_TESTS)]:
+        found = parse_tests(json.dumps(json.loads(text) | more), "here")
+        assert found == replace(tests, tolerance=0.0, checker=checker)
+        assert parse_tests(json.dumps(json.loads(text) | {"checker": None, "tolerance": 0.5}), "here") == replace(
+            tests, tolerance=0.5
+        )
+
+
+def test_numbers_are_kept_as_they_are() -> None:
+    text = '{"kind": "call", "function": "f", "cases": [[[1.0, 1, true, 123456789012345678901], 1e2]]}'
+    assert parse_tests(text, "here").inputs == ("[1.0, 1, true, 123456789012345678901]",)
+    assert parse_tests(text, "here").expected == ("100.0",)
+
+
+BOTH = [CALL, STDIO]
+KEYS_CALL = "expected kind, function, cases, tolerance, checker, language."
+KEYS_STDIO = "expected kind, cases, tolerance, checker, language."
+CALL_CASE = "must be a list of the arguments and the expected value, [[argument, ...], expected], found"
+STDIO_CASE = "must be two texts, [standard input, standard output], found"
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("forms", "changes", "said"),
     [
-        ({"kind": "stdin"}, "unknown kind 'stdin'; supported is call"),
-        ({"kind": None}, "unknown kind None; supported is call"),
-        ({"points": 1}, "unknown key 'points'; expected kind, function, cases, tolerance"),
-        ({"function": "a.b"}, "function must be the name of a function, found 'a.b'"),
-        ({"function": None}, "function must be the name of a function, found None"),
-        ({"tolerance": -1}, "tolerance must be a number from 0 to below 1, found -1"),
-        ({"tolerance": True}, "tolerance must be a number from 0 to below 1, found True"),
-        ({"cases": []}, "cases must be a list of one case or more, found []"),
-        ({"cases": {}}, "cases must be a list of one case or more, found {}"),
-        ({"cases": [[[1], 2], [1, 2]]}, "case 2 must be a list of the arguments and the expected value"),
-        ({"cases": [[[1]]]}, "case 1 must be a list of the arguments and the expected value"),
-        ({"cases": [[[1], float("nan")]]}, "not valid JSON (NaN is no JSON number)"),
-        ({"cases": [[[], "x" * 600000]]}, "the expected values are 600004 characters long"),
+        (BOTH, {"kind": "stdin"}, "unknown kind 'stdin'; supported is call, stdio."),
+        (BOTH, {"kind": None}, "unknown kind None; supported is call, stdio."),
+        (BOTH, {"kind": []}, "unknown kind []; supported is call, stdio."),
+        ([CALL], {"points": 1}, f"unknown key 'points' for kind call; {KEYS_CALL}"),
+        ([STDIO], {"points": 1}, f"unknown key 'points' for kind stdio; {KEYS_STDIO}"),
+        ([STDIO], {"function": "f"}, f"unknown key 'function' for kind stdio; {KEYS_STDIO}"),
+        ([CALL], {"function": "a.b"}, "function must be the name of a function, found 'a.b'."),
+        ([CALL], {"function": ""}, "function must be the name of a function, found ''."),
+        ([CALL], {"function": None}, "function must be the name of a function, found None."),
+        (BOTH, {"tolerance": -1}, "tolerance must be a number from 0 to below 1, found -1."),
+        (BOTH, {"tolerance": 1}, "tolerance must be a number from 0 to below 1, found 1."),
+        (BOTH, {"tolerance": True}, "tolerance must be a number from 0 to below 1, found True."),
+        (BOTH, {"tolerance": False}, "tolerance must be a number from 0 to below 1, found False."),
+        (BOTH, {"tolerance": "0.1"}, "tolerance must be a number from 0 to below 1, found '0.1'."),
+        (BOTH, {"tolerance": None}, "tolerance must be a number from 0 to below 1, found None."),
+        (
+            BOTH,
+            {"checker": "def f(): pass"},
+            "checker must be a program that defines check, found 'def f(): pass'.",
+        ),
+        (BOTH, {"checker": ["check"]}, "checker must be a program that defines check, found ['check']."),
+        (BOTH, {"checker": ""}, "checker must be a program that defines check, found ''."),
+        (BOTH, {"language": "rust"}, "unknown language 'rust'; supported is python."),
+        (BOTH, {"language": None}, "unknown language None; supported is python."),
+        (BOTH, {"cases": []}, "cases must be a list of one case or more, found []."),
+        (BOTH, {"cases": {"a": 1}}, "cases must be a list of one case or more, found {'a': 1}."),
+        (BOTH, {"cases": None}, "cases must be a list of one case or more, found None."),
+        ([CALL], {"cases": [[[1], 2], [1, 2]]}, f"case 2 {CALL_CASE} [1, 2]."),
+        ([CALL], {"cases": [[[1]]]}, f"case 1 {CALL_CASE} [[1]]."),
+        ([CALL], {"cases": [[[1], 2, 3]]}, f"case 1 {CALL_CASE} [[1], 2, 3]."),
+        ([CALL], {"cases": [{"a": 1, "b": 2}]}, f"case 1 {CALL_CASE} {{'a': 1, 'b': 2}}."),
+        ([CALL], {"cases": [[["a"], 2], "x" * 99]}, f"case 2 {CALL_CASE} '{'x' * 79}...."),
+        ([STDIO], {"cases": [["1", "2"], ["1"]]}, f"case 2 {STDIO_CASE} ['1']."),
+        ([STDIO], {"cases": [["1", "2", "3"]]}, f"case 1 {STDIO_CASE} ['1', '2', '3']."),
+        ([STDIO], {"cases": [["1", 2]]}, f"case 1 {STDIO_CASE} ['1', 2]."),
+        ([STDIO], {"cases": [[["1"], "2"]]}, f"case 1 {STDIO_CASE} [['1'], '2']."),
+        ([STDIO], {"cases": ["12"]}, f"case 1 {STDIO_CASE} '12'."),
+        (BOTH, {"cases": float("nan")}, "not valid JSON (NaN is no JSON number)."),
+        (BOTH, {"cases": float("-inf")}, "not valid JSON (-Infinity is no JSON number)."),
     ],
 )
-def test_tests_of_another_form_are_refused(changes: dict[str, Any], said: str) -> None:
+def test_tests_of_another_form_are_refused(forms: list[str], changes: dict[str, Any], said: str) -> None:
+    for form in forms:
+        with pytest.raises(SrpoError) as caught:
+            parse_tests(json.dumps(json.loads(form) | changes), "p.parquet: row 2, column tests")
+        assert str(caught.value) == f"p.parquet: row 2, column tests: {said}"
+
+
+def test_the_function_of_calls_and_the_cases_are_needed() -> None:
+    with pytest.raises(SrpoError, match="here: function must be the name of a function, found None"):
+        parse_tests('{"kind": "call", "cases": [[[], 1]]}', "here")
+    with pytest.raises(SrpoError, match="here: cases must be a list of one case or more, found None"):
+        parse_tests('{"kind": "stdio"}', "here")
+
+
+@pytest.mark.parametrize("case", ["[[1e999], 1]", "[[1], -1e999]"])
+def test_numbers_that_no_program_can_return_are_refused(case: str) -> None:
+    with pytest.raises(SrpoError, match=r"here: not valid JSON \(-?1e999 is beyond all floats\)"):
+        parse_tests(f'{{"kind": "call", "function": "f", "cases": [{case}]}}', "here")
+
+
+def test_tests_of_too_many_characters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_tests, "LONGEST_TESTS", len(STDIO))
+    assert parse_tests(STDIO, "here") == STDIO_TESTS
     with pytest.raises(SrpoError) as caught:
-        parse_tests(json.dumps(json.loads(CALL) | changes), "p.parquet: row 2, column tests")
-    assert str(caught.value).startswith(f"p.parquet: row 2, column tests: {said}")
+        parse_tests(STDIO + " ", "here")
+    size = len(STDIO)
+    assert str(caught.value) == f"here: {size + 1} characters, at most {size}; leave out the largest cases."
 
 
-@pytest.mark.parametrize("text", ["[]", "1", '"call"', "[" * 10**5])
+@pytest.mark.parametrize("text", ["[]", "1", '"call"', "null", "", "{", "[" * 10**5, "[" + "1" * 5000 + "]"])
 def test_tests_are_an_object(text: str) -> None:
     with pytest.raises(SrpoError, match="here: (expected an object, found|not valid JSON)"):
         parse_tests(text, "here")

@@ -1,15 +1,17 @@
 """A SandboxFusion server as the sandbox (POST /run_code; https://bytedance.github.io/SandboxFusion).
 
-How strongly it isolates is the server's matter.  Each test case is a request; calls of one function share a
-request and a process until one takes the process with it.
+How strongly it isolates is the server's matter, and how much of a program's output it keeps (the first megabyte,
+at the time of writing).  Each test case is a request; calls of one function share a request and a process until
+one takes the process with it.
 """
 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import signal
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,21 +19,31 @@ from typing import Any
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.rewards.sandbox.inside import python
-from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Results
+from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Results, Status
 
 LONGEST_REPLY = 2**26  # bytes
 GRACE_SECONDS = 30.0  # for the server's queue and the way
+START_SECONDS = 0.5  # wall clock that the server needs to start a process; not the program's
 FIRST_PAUSE_SECONDS = 0.5
 LAST_WORDS = 300  # characters of standard error
 
 # The module that runs calls in our own sandbox travels along; answers go to the standard output, what the
-# program prints does not.
+# program prints does not.  Timers of processor time and of wall clock, which end the process, count from each
+# call.
 CALLS = """
-import os, srpo_case
+import os, signal, srpo_case
 answers = os.dup(1)
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-srpo_case.call_each(srpo_case.prepare({program!r}), {function!r}, {inputs!r}, answers)
+def timed(values):
+    for value in values:
+        signal.setitimer(signal.ITIMER_PROF, {seconds!r})
+        signal.setitimer(signal.ITIMER_REAL, {wall!r})
+        yield value
+program, = timed([{program!r}])
+srpo_case.call_each(srpo_case.prepare(program), {function!r}, timed({inputs!r}), answers)
 """
+OUT_OF_TIME = tuple(code for number in (signal.SIGPROF, signal.SIGALRM) for code in (-number, 128 + number))
+"""Return codes of a process that such a timer has ended, by itself and as a shell says it."""
 
 
 class RemoteSandbox:
@@ -60,12 +72,16 @@ class RemoteSandbox:
         Raises:
             SrpoError: when the server does not answer, or answers that it is broken.
         """
-        done = 0
+        done, left = 0, limits.program_seconds
         while done < len(program.inputs):
-            if program.kind == "call":
-                results = self._calls(program, done, limits)
+            if left <= 0:
+                results = [CaseResult("timeout", b"", f"no time left of {limits.program_seconds:g} s")]
+            elif program.kind == "call":
+                results, used = self._calls(program, done, limits, left)
+                left -= used
             else:
-                results = [self._whole(program, program.inputs[done], limits)]
+                result, used = self._whole(program, program.inputs[done], limits, left)
+                results, left = [result], left - used
             for result in results:
                 yield result
                 done += 1
@@ -75,38 +91,41 @@ class RemoteSandbox:
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _whole(self, program: Program, text: str, limits: Limits) -> CaseResult:
-        reply = self._post({"code": program.program, "stdin": text}, limits, limits.seconds)
+    def _whole(self, program: Program, text: str, limits: Limits, left: float) -> tuple[CaseResult, float]:
+        """A run of the whole program, and the seconds it took of those that are left."""
+        body = {"code": program.program, "stdin": text}
+        reply, used = self._post(body, limits, min(limits.seconds, left))
         status, note = _status(reply)
-        output = (reply.get("stdout") or "").encode("utf-8", "replace")
+        output = reply["stdout"].encode("utf-8", "replace")
         if len(output) > limits.output:
-            return CaseResult("flooded", b"", f"more than {limits.output} bytes of output")
-        return CaseResult(status, output, note)
+            return CaseResult("flooded", b"", f"more than {limits.output} bytes of output"), used
+        return CaseResult(status, output, note), used
 
-    def _calls(self, program: Program, first: int, limits: Limits) -> list[CaseResult]:
-        """The calls from `first` on, to the one that ended the process."""
+    def _calls(self, program: Program, first: int, limits: Limits, left: float) -> tuple[list[CaseResult], float]:
+        """The calls from `first` on, to the one that ended the process or to where the server cut its output."""
         inputs = list(program.inputs[first:])
-        code = CALLS.format(program=program.program, function=program.function, inputs=inputs)
-        files = {"srpo_case.py": self._module}
-        reply = self._post({"code": code, "files": files}, limits, limits.program_seconds)
-        lines = (reply.get("stdout") or "").encode("utf-8", "replace").split(b"\n")[:-1][: len(inputs)]
-        results = [
-            CaseResult("ok", line[1:], "")
-            if line.startswith(python.VALUE)
-            else CaseResult("failed", b"", line[1:].decode())
-            for line in lines
-        ]
+        wall = limits.seconds * limits.patience
+        code = CALLS.format(
+            program=program.program, function=program.function, inputs=inputs, seconds=limits.seconds, wall=wall
+        )
+        reply, used = self._post({"code": code, "files": {"srpo_case.py": self._module}}, limits, left)
+        lines = reply["stdout"].encode("utf-8", "replace").split(b"\n")[:-1][: len(inputs)]
+        results = [_answer(line, limits.output) for line in lines]
         if len(results) < len(inputs):
             status, note = _status(reply)
-            results.append(CaseResult("failed" if status == "ok" else status, b"", note or "ended early"))
-        return results
+            # A server keeps no more than the first megabyte or so of what a program prints; if this one ended in
+            # order and has answered something, its next call is where the next request begins.
+            if status != "ok" or not results:
+                results.append(CaseResult("failed" if status == "ok" else status, b"", note or "ended early"))
+        return results, used
 
-    def _post(self, body: dict[str, Any], limits: Limits, seconds: float) -> dict[str, Any]:
-        """The server's `run_result` of one run, asked again while it does not answer."""
+    def _post(self, body: dict[str, Any], limits: Limits, seconds: float) -> tuple[dict[str, Any], float]:
+        """The server's `run_result` of one run, and the seconds it took; asked again while it does not answer."""
+        run_timeout = START_SECONDS + seconds * limits.patience
         content = json.dumps(
             {
                 "language": "python",
-                "run_timeout": seconds * limits.patience,
+                "run_timeout": run_timeout,
                 "memory_limit_MB": limits.memory // 2**20,
                 **body,
             }
@@ -114,19 +133,26 @@ class RemoteSandbox:
         pause = FIRST_PAUSE_SECONDS
         for attempt in range(self._retries + 1):
             try:
-                reply = self._request(content, seconds * limits.patience + GRACE_SECONDS)
+                reply = self._request(content, run_timeout + GRACE_SECONDS)
                 break
-            except (OSError, ValueError) as error:
+            except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
                 if attempt == self._retries:
+                    why = str(error) or type(error).__name__
                     raise SrpoError(
-                        f"{self._url}: no answer after {attempt + 1} requests ({error}); is the server running?"
+                        f"{self._url}: no answer after {attempt + 1} requests ({why}); "
+                        "start the SandboxFusion server, or correct reward.sandbox.url"
                     ) from None
                 time.sleep(pause)
                 pause *= 2
         result = reply.get("run_result")
         if reply.get("status") == "SandboxError" or not isinstance(result, dict):
-            raise SrpoError(f"{self._url}: the server could not run a program: {reply.get('message')!r}")
-        return result
+            raise SrpoError(f"{self._url}: the server could not run a program: {_short(reply.get('message'))}")
+        result = {**result, "stdout": result.get("stdout") or "", "stderr": result.get("stderr") or ""}
+        wall = result.get("execution_time") or 0.0
+        texts = isinstance(result["stdout"], str) and isinstance(result["stderr"], str)
+        if not texts or not isinstance(wall, int | float):
+            raise SrpoError(f"{self._url}: not an answer of SandboxFusion: {_short(result)}")
+        return result, max(wall - START_SECONDS, 0.0) / limits.patience
 
     def _request(self, content: bytes, timeout: float) -> dict[str, Any]:
         """One request; raises OSError or ValueError when there is no sensible answer."""
@@ -141,10 +167,24 @@ class RemoteSandbox:
         return reply
 
 
-def _status(result: dict[str, Any]) -> tuple[Any, str]:
+def _answer(line: bytes, longest: int) -> CaseResult:
+    """What a call has returned or raised."""
+    if not line.startswith(python.VALUE):
+        return CaseResult("failed", b"", line[1:].decode("utf-8", "replace"))
+    if len(line) - 1 > longest:
+        return CaseResult("flooded", b"", f"more than {longest} bytes of output")
+    return CaseResult("ok", line[1:], "")
+
+
+def _status(result: dict[str, Any]) -> tuple[Status, str]:
     """How a run ended, and its last words."""
-    note = (result.get("stderr") or "").strip()[-LAST_WORDS:].rsplit("\n", 1)[-1]
-    if result.get("status") == "TimeLimitExceeded":
-        return "timeout", note
-    finished = result.get("status") == "Finished" and result.get("return_code") == 0
-    return ("ok" if finished else "failed"), note
+    code = result.get("return_code")
+    if result.get("status") == "TimeLimitExceeded" or code in OUT_OF_TIME:
+        return "timeout", "longer than its seconds"
+    note = result["stderr"].strip()[-LAST_WORDS:].rsplit("\n", 1)[-1]
+    return ("ok" if result.get("status") == "Finished" and code == 0 else "failed"), note
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LAST_WORDS else f"{text[:LAST_WORDS]}..."
