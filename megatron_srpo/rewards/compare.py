@@ -7,7 +7,8 @@ import math
 import re
 from typing import Any
 
-DECIMAL = re.compile(r"[+-]?(?=[0-9.]*[.eE])([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# Without two ways to read the same digits: a program chooses the text, and time must stay in proportion to it.
+DECIMAL = re.compile(r"[+-]?(?=[0-9.]*[.eE])([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def values_agree(returned: str, expected: str, tolerance: float) -> bool:
