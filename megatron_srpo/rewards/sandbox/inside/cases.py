@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import resource
 import select
 import signal
 import struct
@@ -58,7 +57,7 @@ def run(request: int, results: int, around: walls.Walls) -> None:
     """Read a request, run its cases, write a frame for each."""
     with os.fdopen(request, "rb") as file:
         content = file.read()
-    walls.set_limits(SETUP_SECONDS, SETUP_MEMORY + 8 * len(content), resource.RLIM_INFINITY, None)
+    walls.limit_setup(SETUP_SECONDS, SETUP_MEMORY + 8 * len(content))
     wanted = Request(**json.loads(content))
     Cases(wanted, results, around).run()
     os._exit(0)

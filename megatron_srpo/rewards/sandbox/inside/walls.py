@@ -122,8 +122,15 @@ def become_nobody() -> None:
         os.setresuid(NOBODY, -1, -1)
 
 
-def set_limits(seconds: float, memory: int, file_bytes: int, processes: int | None) -> None:
-    """Resource limits of a process; `processes` None: as before."""
+def limit_setup(seconds: float, memory: int) -> None:
+    """Limits for what we do before a case, which must not bind the case: its own may be higher."""
+    for limit, value in ((resource.RLIMIT_CPU, math.ceil(seconds)), (resource.RLIMIT_AS, memory)):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def limit_case(seconds: float, memory: int, file_bytes: int, processes: int | None) -> None:
+    """Limits of a case, for good; `processes` None: as before."""
     limits = {
         resource.RLIMIT_CPU: math.ceil(seconds) + 1,
         resource.RLIMIT_AS: memory,
@@ -178,7 +185,7 @@ class Walls:
         """
         if self._folder_megabytes is not None:
             _own_folder(self._folder_megabytes)
-        set_limits(seconds, memory, max(output, self.file_bytes), self._processes)
+        limit_case(seconds, memory, max(output, self.file_bytes), self._processes)
         kernel.drop_capabilities()
         seccomp.install(self._filter)
 
