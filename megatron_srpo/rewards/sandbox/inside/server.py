@@ -58,6 +58,9 @@ def _enter(config: dict[str, Any], control: socket.socket) -> int | None:
         raise OSError("seccomp filters are missing in this kernel, or not known for this processor")
     level = config["level"]
     python.preload(config["preload"], everything=level == "seccomp")
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError("a module of sandbox.preload has started threads, around which no walls can be built")
+    walls.grow_stack()
     readable = walls.readable_paths(config["packages"])
     if level == "namespaces":
         return _enter_namespaces(readable, control, config["parent"])
