@@ -27,6 +27,10 @@ from megatron_srpo.rewards.sandbox.jobs import STATUSES, CaseResult, Limits, Pro
 
 START_SECONDS = 60.0
 GRACE_SECONDS = 10.0  # for our own processes inside, on a busy machine
+# Libraries of numerics would start threads when they are preloaded: walls enclose one.
+ENVIRONMENT = {"PYTHONHASHSEED": "0"} | {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
+}
 # At the end of the path, so that nothing of ours hides a module of Python.
 BOOTSTRAP = """
 import sys
@@ -67,13 +71,12 @@ class LocalSandbox:
             SrpoError: when the server cannot be started or fails by itself.
         """
         try:
-            self.start()
+            results = self._submit(program, limits)
         except StartError as error:
             raise SrpoError(f"sandbox ({self.level}): {error}") from None
-        assert self._server is not None
         cases_left = len(program.inputs)
         try:
-            for result in self._server.run(program, limits):
+            for result in results:
                 cases_left -= 1
                 yield result
                 if limits.stop_at_failure and result.status != "ok":
@@ -82,6 +85,17 @@ class LocalSandbox:
             self.close()
         for _ in range(min(cases_left, 1) if limits.stop_at_failure else cases_left):
             yield CaseResult("killed", b"", "the program's process ended before the case did")
+
+    def _submit(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+        """Give the program to the server; to a new one, where what was before has taken the old one along."""
+        for _ in range(2):
+            self.start()
+            assert self._server is not None
+            try:
+                return self._server.submit(program, limits)
+            except LostError:
+                self.close()
+        raise StartError("the server ends as soon as it has started")
 
     def close(self) -> None:
         """End the server and everything inside."""
@@ -120,13 +134,22 @@ class _Server:
             "files_megabytes": section.files_megabytes,
         }
         # Without user's packages and environment; the seed of hashes is fixed, as what a program prints may
-        # depend on the order of a set.  -P: no folder of ours is searched for modules.
-        command = [python, "-s", "-P", *([] if packages else ["-S"]), "-B", "-X", "utf8", "-c", BOOTSTRAP]
+        # depend on the order of a set.  -P: no folder of ours is searched for modules.  Warnings of the compiler
+        # would go to our own standard error.
+        options = ["-s", "-P", *([] if packages else ["-S"]), "-B", "-W", "ignore", "-X", "utf8"]
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    [*command, str(Path(__file__).parent), str(theirs.fileno()), json.dumps(config)],
-                    env={"PYTHONHASHSEED": "0"},
+                    [
+                        python,
+                        *options,
+                        "-c",
+                        BOOTSTRAP,
+                        str(Path(__file__).parent),
+                        str(theirs.fileno()),
+                        json.dumps(config),
+                    ],
+                    env=ENVIRONMENT,
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -156,27 +179,25 @@ class _Server:
         if message != server.READY:
             raise StartError(message.decode("utf-8", "replace"))
 
-    def run(self, program: Program, limits: Limits) -> Results:
+    def submit(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
         """Results of the cases; fewer than there are when the program's process ended before.
 
-        Raises LostError when the server is lost.
+        Raises LostError when the server is lost: now, and the program has not run, or with a result.
         """
         self._wait_until_idle()
         request = json.dumps({**asdict(program), **asdict(limits)})
         results, writer = os.pipe()
         try:
             with memory_file(request) as descriptor:
-                try:
-                    socket.send_fds(self._control, [server.RUN], [descriptor, writer])
-                except OSError:
-                    raise LostError from None
-                finally:
-                    os.close(writer)
-            self._idle = False
-            wall = limits.program_seconds * limits.patience + cases.SETUP_SECONDS
-            yield from _frames(results, time.monotonic() + wall + GRACE_SECONDS, limits.output)
-        finally:
+                socket.send_fds(self._control, [server.RUN], [descriptor, writer])
+        except OSError:
             os.close(results)
+            raise LostError from None
+        finally:
+            os.close(writer)
+        self._idle = False
+        wall = limits.program_seconds * limits.patience + cases.SETUP_SECONDS
+        return _frames(results, wall + GRACE_SECONDS, limits.output)
 
     def _wait_until_idle(self) -> None:
         """Wait until nothing of the program before is left."""
@@ -218,20 +239,28 @@ def map_user(process: int) -> None:
         raise StartError(f"the user of the namespace cannot be mapped ({error})") from None
 
 
-def _frames(descriptor: int, deadline: float, output: int) -> Iterator[CaseResult]:
-    """Results from a pipe until it ends; raises LostError when it takes too long or holds something else."""
-    while header := read_exactly(descriptor, cases.FRAME.size, deadline):
-        status, size, note = cases.FRAME.unpack(header)
-        if status >= len(STATUSES) or size > output or note > cases.LONGEST_NOTE:
-            raise LostError
-        content = read_exactly(descriptor, size, deadline)
-        yield CaseResult(
-            STATUSES[status], content, read_exactly(descriptor, note, deadline).decode("utf-8", "replace")
-        )
+def _frames(descriptor: int, seconds: float, output: int) -> Iterator[CaseResult]:
+    """Results from a pipe, which is closed at the end; LostError when one takes too long or is something else.
+
+    The seconds are for each, from when it is asked for: what is done with the others is no fault of the program.
+    """
+    with os.fdopen(descriptor, "rb", 0):
+        while True:
+            deadline = time.monotonic() + seconds
+            header = read_exactly(descriptor, cases.FRAME.size, deadline)
+            if not header:
+                return
+            status, size, note = cases.FRAME.unpack(header)
+            if status >= len(STATUSES) or size > output or note > cases.LONGEST_NOTE:
+                raise LostError
+            content = read_exactly(descriptor, size + note, deadline)
+            if len(content) < size + note:
+                raise LostError
+            yield CaseResult(STATUSES[status], content[:size], content[size:].decode("utf-8", "replace"))
 
 
 def read_exactly(descriptor: int, size: int, deadline: float) -> bytes:
-    """So many bytes, or none where the pipe ends; raises LostError at the deadline."""
+    """So many bytes, or none where the pipe ends before; raises LostError at the deadline."""
     parts: list[bytes] = []
     while size:
         wait_for(descriptor, deadline)
@@ -247,6 +276,5 @@ def wait_for(descriptor: int, deadline: float) -> None:
     """Wait until there is something to read; raises LostError at the deadline."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    left = deadline - time.monotonic()
-    if left <= 0 or not poll.poll(left * 1000):
+    if not poll.poll(max(deadline - time.monotonic(), 0.0) * 1000):
         raise LostError

@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import os
-import resource
 import select
 import signal
 import struct
@@ -25,6 +24,7 @@ FRAME = struct.Struct("=BIH")  # status, length of the output, length of the not
 PASSED, FAILED, TIMEOUT, FLOODED, KILLED = range(5)
 """How a case ended: in order, by its own failure, by its time limit, by too much output, by a signal."""
 LONGEST_NOTE = 300  # bytes
+OF_ONE, OF_ALL = "longer than {0.seconds:g} s", "longer than {0.program_seconds:g} s for all cases"
 CHUNK = 2**20
 MOST_DESCRIPTORS = 64  # of this process: the server's, its own, and a case's files
 SETUP_SECONDS = 10.0  # processor time to read a request and to compile
@@ -58,7 +58,7 @@ def run(request: int, results: int, around: walls.Walls) -> None:
     """Read a request, run its cases, write a frame for each."""
     with os.fdopen(request, "rb") as file:
         content = file.read()
-    walls.set_limits(SETUP_SECONDS, SETUP_MEMORY + 8 * len(content), resource.RLIM_INFINITY, None)
+    walls.limit_setup(SETUP_SECONDS, SETUP_MEMORY + 8 * len(content))
     wanted = Request(**json.loads(content))
     Cases(wanted, results, around).run()
     os._exit(0)
@@ -69,7 +69,8 @@ class Cases:
 
     def __init__(self, request: Request, results: int, around: walls.Walls) -> None:
         self._request, self._results, self._walls = request, results, around
-        self._left = request.program_seconds
+        self._left = request.program_seconds  # of processor time
+        self._left_wall = request.program_seconds * request.patience
 
     def run(self) -> None:
         """All cases, until one has failed if the request says so."""
@@ -93,7 +94,7 @@ class Cases:
     def _standard_streams(self, program: CodeType, text: str) -> int:
         """One case: a whole run of the program with the text on standard input; its status."""
         with memory_file(text) as given, memory_file() as output, memory_file() as errors:
-            ended = self._in_fork([given, output, errors], lambda: python.run_whole(program), output)
+            ended = self._in_fork([given, output, errors], lambda: python.run_whole(program), output, many=False)
             self._report(ended.status, read(output, self._request.output), ended.note or last_line(errors))
         return ended.status
 
@@ -109,6 +110,7 @@ class Cases:
                 [ignored, ignored, errors, answers],
                 lambda: python.call_each(program, request.function, inputs, 3),
                 answers,
+                many=True,
             )
             lines = read(answers, request.output).split(b"\n")[:-1][: len(inputs)]
             note = ended.note or last_line(errors) or "ended before it returned"
@@ -124,70 +126,76 @@ class Cases:
         self._report(status, b"", note)
         return len(lines) + 1, status
 
-    def _in_fork(self, streams: list[int], body: Callable[[], None], progress: int) -> Ended:
+    def _in_fork(self, streams: list[int], body: Callable[[], None], output: int, *, many: bool) -> Ended:
         """Run a case in a child with these descriptors (0, 1, ...) and wait for its end, or end it.
 
-        `progress` is the file in which it shows that it goes on: the time of a case counts from the last growth.
+        With `many` cases in the one child, the time of each counts from the last growth of the output.
         """
         request = self._request
-        seconds = min(request.seconds, self._left)
-        child = os.fork()
+        parent, child = os.getpid(), os.fork()
         if child == 0:
             try:
-                self._become_case(streams)
+                self._become_case(streams, parent)
                 body()
             finally:
                 os._exit(1)
-        in_time = self._wait(child, seconds, progress)
+        started = time.monotonic()
+        too_long = self._wait(child, output if many else None)
+        self._left_wall -= time.monotonic() - started
         _, code, usage = os.wait4(child, 0)
-        self._left = max(self._left - usage.ru_utime - usage.ru_stime, 0.0)
-        if not in_time or (os.WIFSIGNALED(code) and os.WTERMSIG(code) == signal.SIGXCPU):
-            return Ended(TIMEOUT, f"longer than {seconds:.3g} s")
-        if os.fstat(progress).st_size >= request.output:
+        used = usage.ru_utime + usage.ru_stime
+        if not too_long and os.WIFSIGNALED(code) and used >= self._left:
+            too_long = OF_ALL  # the kernel was faster than we
+        self._left = max(self._left - used, 0.0)
+        if too_long:
+            return Ended(TIMEOUT, too_long.format(request))
+        if os.fstat(output).st_size >= request.output:
             return Ended(FLOODED, f"more than {request.output} bytes of output")
         if os.WIFSIGNALED(code):
             return Ended(KILLED, f"ended by {signal.Signals(os.WTERMSIG(code)).name}")
         return Ended(PASSED if code == 0 else FAILED, "")
 
-    def _become_case(self, streams: list[int]) -> None:
+    def _become_case(self, streams: list[int], parent: int) -> None:
         """In the child: nothing but the streams, the limits, and the walls."""
         request = self._request
-        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        kernel.end_with_parent(parent)
         for number, descriptor in enumerate([os.dup(stream) for stream in streams]):
             os.dup2(descriptor, number)
         os.closerange(len(streams), MOST_DESCRIPTORS)
         self._walls.close_around_case(self._left, request.memory, request.output)
 
-    def _wait(self, child: int, seconds: float, progress: int) -> bool:
-        """Whether the child ends by itself in `seconds` of processor time, or `patience` times that of wall clock.
+    def _wait(self, child: int, progress: int | None) -> str:
+        """Wait until the child ends by itself, or end it and say which of its times was over.
 
-        It is killed when it does not, and when nobody wants the results any more.
+        Time starts anew when `progress`, a file, has grown; but not that of all cases.  The child is killed, too,
+        when nobody wants the results any more.
         """
+        request = self._request
         clock = (~child << 3) | 2  # the processor time of that process: CPUCLOCK_SCHED in clock_gettime(2)
         poll, ended = select.poll(), os.pidfd_open(child)
         poll.register(ended, select.POLLIN)
         poll.register(self._results, 0)  # the end of its reader is always reported
         size = 0
-        used_before, started = 0.0, time.monotonic()
-        used = 0.0
+        used = used_before = 0.0
+        now = started = started_before = time.monotonic()
         while True:
-            wall = seconds * self._request.patience - (time.monotonic() - started)
-            left = min(seconds - (used - used_before), wall)
-            if left <= 0:
+            of_one = request.seconds - (used - used_before)
+            of_one = min(of_one, request.seconds * request.patience - (now - started_before))
+            of_all = min(self._left - used, self._left_wall - (now - started))
+            if min(of_one, of_all) <= 0:
                 break
-            events = dict(poll.poll(math.ceil(left * 1000)))
+            events = dict(poll.poll(math.ceil(min(of_one, of_all) * 1000)))
             if ended in events:
                 os.close(ended)
-                return True
+                return ""
             if self._results in events:
                 os._exit(0)  # and the child with us
-            used = time.clock_gettime(clock)
-            grown = os.fstat(progress).st_size
-            if grown > size:
-                size, used_before, started = grown, used, time.monotonic()
+            used, now = time.clock_gettime(clock), time.monotonic()
+            if progress is not None and os.fstat(progress).st_size > size:
+                size, used_before, started_before = os.fstat(progress).st_size, used, now
         os.kill(child, signal.SIGKILL)
         os.close(ended)
-        return False
+        return OF_ALL if of_all <= 0 else OF_ONE
 
     def _report(self, status: int, output: bytes, note: str) -> None:
         """Write one frame."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 
 # <linux/sched.h>
 CLONE_NEWNS = 0x00020000
@@ -46,6 +47,19 @@ def checked(result: int, name: str) -> int:
 def prctl(option: int, value: int, pointer: ctypes.c_void_p | None = None) -> None:
     """prctl(2)."""
     checked(LIBC.prctl(option, ctypes.c_ulong(value), pointer or ctypes.c_ulong(0), 0, 0), f"prctl({option})")
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent ends, or end it now if that has happened already.
+
+    A change of user undoes it.
+
+    Args:
+        parent: what getppid(2) must say; 0 where the parent is outside of this process's namespace.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def unshare(flags: int) -> None:

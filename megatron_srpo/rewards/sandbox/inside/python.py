@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import json
 import os
@@ -23,9 +24,10 @@ struct threading time typing
 """
 # What else a program may reasonably want, where nothing can be loaded later.
 MORE = """
-abc ast base64 binascii calendar codecs contextlib contextvars csv dataclasses datetime decimal difflib enum
-fractions gc graphlib hashlib html inspect keyword locale numbers pprint reprlib secrets shlex statistics
-textwrap tokenize traceback types unicodedata uuid warnings weakref zlib
+_strptime abc argparse ast base64 binascii calendar codecs collections.abc contextlib contextvars csv dataclasses
+datetime decimal difflib encodings.ascii encodings.latin_1 enum fractions gc graphlib hashlib html inspect keyword
+linecache locale logging numbers optparse pathlib pickle platform pprint reprlib sched secrets shlex statistics
+textwrap timeit tokenize traceback types unicodedata uuid warnings weakref zlib
 """
 
 
@@ -42,7 +44,7 @@ def prepare(program: str) -> types.CodeType:
 
 def describe(error: BaseException) -> str:
     """One line about an exception."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
 
 
 def run_whole(program: types.CodeType) -> NoReturn:
@@ -51,8 +53,9 @@ def run_whole(program: types.CodeType) -> NoReturn:
     The streams are those that Python has made for the descriptors 0, 1 and 2, of which nothing was used yet.
     """
     code = 0
+    module = new_module("__main__")
     try:
-        exec(program, new_module("__main__"))
+        exec(program, module)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:
@@ -60,7 +63,7 @@ def run_whole(program: types.CodeType) -> NoReturn:
         code = 1
     finish_threads()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
+    flush(module)
     os._exit(code & 0xFF)
 
 
@@ -111,6 +114,14 @@ def finish_threads() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join()
+
+
+def flush(module: dict[str, Any]) -> None:
+    """Write what files still hold that the interpreter would close at its end."""
+    files = [value for value in module.values() if isinstance(value, io.IOBase)]
+    for file in (sys.stdout, *files, sys.__stdout__):
+        with contextlib.suppress(ValueError):  # closed or detached by the program
+            file.flush()  # type: ignore[union-attr]
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -33,9 +33,7 @@ def main(arguments: list[str]) -> None:
     """
     control = socket.socket(fileno=int(arguments[0]))
     config = json.loads(arguments[1])
-    end_with_parent()
-    if os.getppid() != config["parent"]:
-        return  # it ended before the line above
+    kernel.end_with_parent(config["parent"])
     try:
         inside = _enter(config, control)
     except (OSError, ImportError) as error:
@@ -54,32 +52,30 @@ def main(arguments: list[str]) -> None:
         pass
 
 
-def end_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends."""
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _enter(config: dict[str, Any], control: socket.socket) -> int | None:
     """Put up the walls around this process; the id of the process inside, in the one that stays outside."""
     if not seccomp.supported():
         raise OSError("seccomp filters are missing in this kernel, or not known for this processor")
     level = config["level"]
     python.preload(config["preload"], everything=level == "seccomp")
+    if len(os.listdir("/proc/self/task")) > 1:
+        raise OSError("a module of sandbox.preload has started threads, around which no walls can be built")
+    walls.grow_stack()
     readable = walls.readable_paths(config["packages"])
     if level == "namespaces":
-        return _enter_namespaces(readable, control)
+        return _enter_namespaces(readable, control, config["parent"])
     if level == "landlock":
         if not landlock.version():
             raise OSError("Landlock is missing in this kernel")
         landlock.allow_reading_only([*readable, *walls.DEVICES])
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     walls.become_nobody()
-    end_with_parent()  # a change of user has undone it
+    kernel.end_with_parent(config["parent"])  # a change of user has undone it
     kernel.drop_capabilities()
     return None
 
 
-def _enter_namespaces(readable: list[str], control: socket.socket) -> int | None:
+def _enter_namespaces(readable: list[str], control: socket.socket, parent: int) -> int | None:
     """New namespaces with a new root; returns as `_enter`."""
     kernel.unshare(walls.NAMESPACES)
     control.send(UNSHARED)  # who has made a user namespace may map its own user only, so another one does it
@@ -87,25 +83,28 @@ def _enter_namespaces(readable: list[str], control: socket.socket) -> int | None
         raise OSError("the user of the namespace could not be mapped")
     views = walls.open_paths([*readable, *walls.DEVICES])
     walls.become_root_inside()
-    end_with_parent()  # the change of user has undone it
+    kernel.end_with_parent(parent)  # the change of user has undone it
     walls.build_root(views)
     inside = os.fork()
     if inside == 0:
-        end_with_parent()
+        kernel.end_with_parent(0)
         return None
     return inside
 
 
 def _serve(control: socket.socket, around: walls.Walls) -> bool:
     """Run one program; False at the end of the socket."""
-    message, descriptors, _, _ = socket.recv_fds(control, LONGEST_MESSAGE, 2)
+    try:
+        message, descriptors, _, _ = socket.recv_fds(control, LONGEST_MESSAGE, 2)
+    except ConnectionError:
+        return False  # closed with something of ours unread
     if message != RUN:
         return False
     request, results = descriptors
-    process = os.fork()
+    own, process = os.getpid(), os.fork()
     if process == 0:
         try:
-            end_with_parent()
+            kernel.end_with_parent(own)
             control.close()
             cases.run(request, results, around)
         finally:

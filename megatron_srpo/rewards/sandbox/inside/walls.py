@@ -37,7 +37,7 @@ NAMESPACES = (
 )
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
-STACK_BYTES = 64 * 2**20
+STACK_BYTES = 120 * 2**20  # the kernel keeps 128 MiB free for it
 OPEN_FILES = 32
 SERVER_PROCESSES = 4  # both of the server, the program's and the case itself
 # Where no new privileges can be had anyway, the bits of statvfs(3) and of mount(2) agree in these.
@@ -69,6 +69,9 @@ def build_root(views: dict[str, int]) -> None:
     Args:
         views: each path with its descriptor, from `open_paths` in this namespace.
     """
+    for path in views:
+        if path.startswith(f"{FOLDER}/"):
+            raise OSError(f"{path} would be hidden: programs write in {FOLDER}, so no interpreter can lie there")
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     # The old root moves into a folder of the new one, so that nothing that is mounted hides a source.
     kernel.mount("tmpfs", FOLDER, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
@@ -122,8 +125,15 @@ def become_nobody() -> None:
         os.setresuid(NOBODY, -1, -1)
 
 
-def set_limits(seconds: float, memory: int, file_bytes: int, processes: int | None) -> None:
-    """Resource limits of a process; `processes` None: as before."""
+def limit_setup(seconds: float, memory: int) -> None:
+    """Limits for what we do before a case, which must not bind the case: its own may be higher."""
+    for limit, value in ((resource.RLIMIT_CPU, math.ceil(seconds)), (resource.RLIMIT_AS, memory)):
+        hard = resource.getrlimit(limit)[1]
+        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def limit_case(seconds: float, memory: int, file_bytes: int, processes: int | None) -> None:
+    """Limits of a case, for good; `processes` None: as before."""
     limits = {
         resource.RLIMIT_CPU: math.ceil(seconds) + 1,
         resource.RLIMIT_AS: memory,
@@ -145,7 +155,7 @@ def grow_stack() -> None:
     """Let the main thread's stack grow as deep recursion in C code needs."""
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     size = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (size, size))
+    resource.setrlimit(resource.RLIMIT_STACK, (size, hard))  # programs ask for more, which is no harm
 
 
 def close_around_server(level: str) -> None:
@@ -178,7 +188,7 @@ class Walls:
         """
         if self._folder_megabytes is not None:
             _own_folder(self._folder_megabytes)
-        set_limits(seconds, memory, max(output, self.file_bytes), self._processes)
+        limit_case(seconds, memory, max(output, self.file_bytes), self._processes)
         kernel.drop_capabilities()
         seccomp.install(self._filter)
 
