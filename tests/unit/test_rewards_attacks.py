@@ -7,7 +7,6 @@ import os
 import secrets
 import select
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from megatron_srpo.recipe.reward import CodeSection, SandboxSection
 from megatron_srpo.rewards.code import CodeJudge
 from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program
 from megatron_srpo.rewards.sandbox.local import LocalSandbox, StartError
-from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside
+from tests.attacks import END, ESCAPED, LEVELS, Attack, harness, limits, outside
 
 ATTACKS = limits.ATTACKS | outside.ATTACKS | harness.ATTACKS
 TIGHT = CodeSection(

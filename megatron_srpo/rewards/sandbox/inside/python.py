@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import io
 import json
 import os
 import sys
@@ -121,7 +122,7 @@ def flush(module: dict[str, Any]) -> None:
     files = [value for value in module.values() if isinstance(value, io.IOBase)]
     for file in (sys.stdout, *files, sys.__stdout__):
         with contextlib.suppress(ValueError):  # closed or detached by the program
-            file.flush()  # type: ignore[union-attr]
+            file.flush()
 
 
 def write_all(descriptor: int, data: bytes) -> None:
