@@ -116,7 +116,7 @@ def test_no_run_is_asked_for_after_a_failure_or_when_nobody_takes_the_result(ser
         ("def f(x) return x", "SyntaxError: expected ':'"),
         ("def g(x): return x", "NameError: no function f, nor a class Solution with it"),
         ("raise ValueError('no')", "ValueError: no"),
-        ("x = bytearray(10**9)", "MemoryError: "),
+        ("x = bytearray(10**9)", "MemoryError"),
     ],
 )
 def test_a_program_that_cannot_be_loaded_fails_every_call(server: Fusion, source: str, note: str) -> None:

@@ -122,7 +122,7 @@ def flush(module: dict[str, Any]) -> None:
     files = [value for value in module.values() if isinstance(value, io.IOBase)]
     for file in (sys.stdout, *files, sys.__stdout__):
         with contextlib.suppress(ValueError):  # closed or detached by the program
-            file.flush()
+            file.flush()  # type: ignore[union-attr]
 
 
 def write_all(descriptor: int, data: bytes) -> None:
