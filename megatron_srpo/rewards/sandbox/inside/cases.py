@@ -26,6 +26,8 @@ PASSED, FAILED, TIMEOUT, FLOODED, KILLED = range(5)
 LONGEST_NOTE = 300  # bytes
 OF_ONE, OF_ALL = "longer than {0.seconds:g} s", "longer than {0.program_seconds:g} s for all cases"
 CHUNK = 2**20
+TOO_MUCH = "more than {} bytes of output"
+LOOK_SECONDS = 0.05  # between looks at what a process with many cases has answered
 MOST_DESCRIPTORS = 64  # of this process: the server's, its own, and a case's files
 SETUP_SECONDS = 10.0  # processor time to read a request and to compile
 SETUP_MEMORY = 1024 * 2**20
@@ -94,42 +96,40 @@ class Cases:
     def _standard_streams(self, program: CodeType, text: str) -> int:
         """One case: a whole run of the program with the text on standard input; its status."""
         with memory_file(text) as given, memory_file() as output, memory_file() as errors:
-            ended = self._in_fork([given, output, errors], lambda: python.run_whole(program), output, many=False)
+            ended = self._in_fork([given, output, errors], lambda: python.run_whole(program), output)
             self._report(ended.status, read(output, self._request.output), ended.note or last_line(errors))
         return ended.status
 
     def _calls(self, program: CodeType, first: int) -> tuple[int, int]:
         """The calls from `first` on in one process; how many of them are settled, and the status of the last.
 
-        A call that takes the process with it ends the round; the next one begins after it.
+        A call that takes the process with it ends the round, and so does a full file of answers; the next round
+        begins after it.
         """
         request = self._request
         inputs = request.inputs[first:]
-        with memory_file() as ignored, memory_file() as errors, memory_file() as answers:
+        with memory_file() as ignored, memory_file() as errors, memory_file() as descriptor:
+            answers = Answers(descriptor, len(inputs), request.output, self._report)
             ended = self._in_fork(
-                [ignored, ignored, errors, answers],
+                [ignored, ignored, errors, descriptor],
                 lambda: python.call_each(program, request.function, inputs, 3),
-                answers,
-                many=True,
+                descriptor,
+                answers.tell,
             )
-            lines = read(answers, request.output).split(b"\n")[:-1][: len(inputs)]
+            answers.tell()
             note = ended.note or last_line(errors) or "ended before it returned"
-        for number, line in enumerate(lines, 1):
-            status = PASSED if line.startswith(python.VALUE) else FAILED
-            text = "" if status == PASSED else line[1:].decode("utf-8", "replace")
-            self._report(status, line[1:] if status == PASSED else b"", text)
-            if status != PASSED and request.stop_at_failure:
-                return number, status
-        if len(lines) == len(inputs):
-            return len(inputs), PASSED
+        if answers.told == len(inputs) or (answers.told and ended.status == FLOODED):
+            return answers.told, answers.status
         status = FAILED if ended.status == PASSED else ended.status
         self._report(status, b"", note)
-        return len(lines) + 1, status
+        return answers.told + 1, status
 
-    def _in_fork(self, streams: list[int], body: Callable[[], None], output: int, *, many: bool) -> Ended:
+    def _in_fork(
+        self, streams: list[int], body: Callable[[], None], output: int, goes_on: Callable[[], bool] | None = None
+    ) -> Ended:
         """Run a case in a child with these descriptors (0, 1, ...) and wait for its end, or end it.
 
-        With `many` cases in the one child, the time of each counts from the last growth of the output.
+        With many cases in the one child, `goes_on` tells whether one has ended since it was last asked.
         """
         request = self._request
         parent, child = os.getpid(), os.fork()
@@ -140,7 +140,7 @@ class Cases:
             finally:
                 os._exit(1)
         started = time.monotonic()
-        too_long = self._wait(child, output if many else None)
+        too_long = self._wait(child, goes_on)
         self._left_wall -= time.monotonic() - started
         _, code, usage = os.wait4(child, 0)
         used = usage.ru_utime + usage.ru_stime
@@ -150,7 +150,7 @@ class Cases:
         if too_long:
             return Ended(TIMEOUT, too_long.format(request))
         if os.fstat(output).st_size >= request.output:
-            return Ended(FLOODED, f"more than {request.output} bytes of output")
+            return Ended(FLOODED, TOO_MUCH.format(request.output))
         if os.WIFSIGNALED(code):
             return Ended(KILLED, f"ended by {signal.Signals(os.WTERMSIG(code)).name}")
         return Ended(PASSED if code == 0 else FAILED, "")
@@ -164,10 +164,10 @@ class Cases:
         os.closerange(len(streams), MOST_DESCRIPTORS)
         self._walls.close_around_case(self._left, request.memory, request.output)
 
-    def _wait(self, child: int, progress: int | None) -> str:
+    def _wait(self, child: int, goes_on: Callable[[], bool] | None) -> str:
         """Wait until the child ends by itself, or end it and say which of its times was over.
 
-        Time starts anew when `progress`, a file, has grown; but not that of all cases.  The child is killed, too,
+        Time starts anew when one of its cases has ended; but not that of all cases.  The child is killed, too,
         when nobody wants the results any more.
         """
         request = self._request
@@ -175,7 +175,6 @@ class Cases:
         poll, ended = select.poll(), os.pidfd_open(child)
         poll.register(ended, select.POLLIN)
         poll.register(self._results, 0)  # the end of its reader is always reported
-        size = 0
         used = used_before = 0.0
         now = started = started_before = time.monotonic()
         while True:
@@ -184,15 +183,16 @@ class Cases:
             of_all = min(self._left - used, self._left_wall - (now - started))
             if min(of_one, of_all) <= 0:
                 break
-            events = dict(poll.poll(math.ceil(min(of_one, of_all) * 1000)))
+            wait = min(of_one, of_all) if goes_on is None else min(of_one, of_all, LOOK_SECONDS)
+            events = dict(poll.poll(math.ceil(wait * 1000)))
             if ended in events:
                 os.close(ended)
                 return ""
             if self._results in events:
                 os._exit(0)  # and the child with us
             used, now = time.clock_gettime(clock), time.monotonic()
-            if progress is not None and os.fstat(progress).st_size > size:
-                size, used_before, started_before = os.fstat(progress).st_size, used, now
+            if goes_on is not None and goes_on():
+                used_before, started_before = used, now
         os.kill(child, signal.SIGKILL)
         os.close(ended)
         return OF_ALL if of_all <= 0 else OF_ONE
@@ -203,6 +203,35 @@ class Cases:
         data = memoryview(FRAME.pack(status, len(output), len(text)) + output + text)
         while data:
             data = data[os.write(self._results, data) :]
+
+
+class Answers:
+    """The answers of calls, reported as the process of the calls writes them."""
+
+    def __init__(self, descriptor: int, wanted: int, most: int, report: Callable[[int, bytes, str], None]) -> None:
+        """Look for `wanted` answers of at most `most` bytes in a file."""
+        self._descriptor, self._wanted, self._most, self._report = descriptor, wanted, most, report
+        self._at = 0
+        self.told = 0
+        self.status = PASSED  # of the last one
+
+    def tell(self) -> bool:
+        """Report the whole lines that are new; whether there were any."""
+        lines = read(self._descriptor, os.fstat(self._descriptor).st_size, self._at).split(b"\n")[:-1]
+        for line in lines[: self._wanted - self.told]:
+            self.status, output, note = self._read(line)
+            self._report(self.status, output, note)
+            self._at += len(line) + 1
+            self.told += 1
+        return bool(lines)
+
+    def _read(self, line: bytes) -> tuple[int, bytes, str]:
+        """Status, output and note of an answer."""
+        if not line.startswith(python.VALUE):
+            return FAILED, b"", line[1:].decode("utf-8", "replace")
+        if len(line) > self._most:
+            return FLOODED, b"", TOO_MUCH.format(self._most)
+        return PASSED, line[1:], ""
 
 
 @contextlib.contextmanager
@@ -219,9 +248,9 @@ def memory_file(content: str = "") -> Iterator[int]:
         os.close(descriptor)
 
 
-def read(descriptor: int, most: int) -> bytes:
-    """The first bytes of a file, wherever it was left."""
-    parts, at = [], 0
+def read(descriptor: int, most: int, at: int = 0) -> bytes:
+    """The bytes of a file from a place to another, wherever it was left."""
+    parts = []
     while at < most and (part := os.pread(descriptor, min(CHUNK, most - at), at)):
         parts.append(part)
         at += len(part)
