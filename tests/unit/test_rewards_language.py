@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -299,3 +302,12 @@ def test_sentences_of_one_language_stay_pure_in_any_order(texts: list[str]) -> N
 )
 def test_a_megabyte_of_anything_takes_linear_time(unit: str) -> None:
     assert not mixing(unit * (1_000_000 // len(unit)), ENGLISH_ONLY).mixing or "汉" in unit or "\u064b" in unit
+
+
+LINES = (Path(__file__).parents[1] / "data" / "language_texts.jsonl").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
+def test_texts_written_without_a_look_at_the_judge(line: str) -> None:
+    text = json.loads(line)
+    assert mixing(text["text"], LanguageSection()).mixing is text["mixing"]

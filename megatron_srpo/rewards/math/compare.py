@@ -201,6 +201,9 @@ class _Comparison:
                 return self.agree(value, answer)
             if named and not isinstance(gold.sides[1], Op):
                 return False
+            if isinstance(value, Num) and not named:
+                # 5 = x, but not an equation that is yet to be solved, as 3x - 4 = 11.
+                return answer.sides[-1] == gold.sides[0] and self.agree(value, answer.sides[0])
         if not isinstance(answer, Rel) or len(gold.sides) != 2 or len(answer.sides) != 2:
             return False
         if gold.signs != ("=",) or answer.signs != ("=",):

@@ -73,9 +73,22 @@ LEAD_IN = re.compile(
     r"(?:(?:so|thus|hence|therefore|then|finally)\b,?\s+)?"
     r"(?:(?:the|my|our|its)\s+)?(?:(?:final|correct|right|exact|simplified|numerical)\s+)*"
     r"(?:answer|result|solution|value)s?\s*(?:is|are|:|=|equals)\s*(?:either|both)?:?\s*"
-    r"|(?:(?:so|thus|hence|therefore)\b,?\s+)?(?:it|this|that)\s+(?:is|equals)\s+|either\s+",
+    r"|(?:(?:so|thus|hence|therefore)\b,?\s+)?(?:it|this|that)\s+(?:is|equals)\s+|either\s+|only\s+"
+    # The probability is, its total area is: words that hedge nothing.
+    r"|(?:(?:so|thus|hence|therefore)\b,?\s+)?(?:the|its|their|his|her)\s+(?:(?!(?:or|nor|not|neither|and|but)\b)[a-z]+\s+)"
+    r"{1,6}?(?:is|are|was|were|equals)\s+(?:either\s+|both\s+)?",
     re.IGNORECASE,
 )
+# The name of an angle, as in \\angle ABC = 135.
+ANGLE = re.compile(r"(?:m\s*)?\\angle\s*\{?\s*[A-Z]{1,3}\s*\}?\s*=\s*")
+FOR_ALL = re.compile(r"\s+for all (?:real |positive |integer )?(?:numbers? |values of )?[a-z]$")
+RATIO_IN_WORDS = re.compile(r"(\d+)\s+to\s+(\d+)")
+TIME_OF_DAY = re.compile(r"(\d{1,2}:\d\d)\s*«?\s*([ap])\s*\.?\s*m\s*\.?\s*»?", re.IGNORECASE)
+BASE_IN_WORDS = re.compile(
+    r"_\s*\{?\s*«?\s*(two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s*»?\s*\}?$"
+)
+BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+BASES |= {"twelve": 12, "sixteen": 16}
 # What leaves open whether the box is the answer.
 HEDGES = re.compile(r"\b(?:or|nor|not|neither|either|and|but|maybe|perhaps|possibly|unless|wrong|\w+n't)\b")
 MARKED = re.compile(r"\s*«[^«»]*»\s*")
@@ -118,9 +131,21 @@ def tidy(text: str) -> str | None:
     text = SPACES.sub(" ", FORMATTING.sub("", _without_delimiters(text))).strip()
     text = _without_stars(text)
     if (lead_in := LEAD_IN.match(text)) and lead_in.end() < len(text):
-        text = text[lead_in.end() :].strip()
+        text = _without_stars(text[lead_in.end() :].strip())
+    text = _plain_form(text)
     text = DOTS.sub(r"\1", re.sub(r"^\\approx\s*", "", text))
     return _without_full_stop(text)
+
+
+def _plain_form(text: str) -> str:
+    """Names, ratios, times of day and bases in the form in which references have them."""
+    text = FOR_ALL.sub("", ANGLE.sub("", text, count=1) if ANGLE.match(text) else text)
+    text = BASE_IN_WORDS.sub(lambda found: f"_{{{BASES[found[1]]}}}", text)
+    if ratio := RATIO_IN_WORDS.fullmatch(text):
+        return f"{ratio[1]}:{ratio[2]}"
+    if time := TIME_OF_DAY.fullmatch(text.rstrip(".")):
+        return f"{time[1]} «{time[2].lower()}m»"
+    return text
 
 
 def _spell(text: str) -> str:

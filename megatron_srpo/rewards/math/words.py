@@ -16,6 +16,7 @@ CHOSEN = re.compile(r"(?:(?:option|choice|answer)\s+)?(\(?)\s*([A-Ja-j])\s*([).:
 ANOTHER = re.compile(r"\b(?:or|and|not)\b|(?<!\w)[A-J][).:]")
 # Any other two or three letters are a product.
 SHORT_WORDS = ("no", "yes", "odd", "one", "two", "six", "ten", "all", "red", "sun", "mon", "am", "pm")
+ARTICLES = ("a", "an", "the")
 PROSE = re.compile(r"[^\W\d_]+(?:[\s'’.,-]+[^\W\d_]+)*[.!]?")  # noqa: RUF001
 
 
@@ -42,7 +43,17 @@ def words_agree(answer: str, gold: str) -> bool | None:
         return _same_choice(answer_plain, letter[1])
     if not _is_prose(gold_plain, marked="«" in gold):
         return None
-    return _words(answer_plain) == _words(gold_plain)
+    return _meaning(answer_plain) == _meaning(gold_plain)
+
+
+def _meaning(text: str) -> list[str]:
+    """The words that tell answers apart: without articles, `there are`, and the plural of the last one."""
+    words = _words(text)
+    if words[:1] == ["there"] and words[1:2] in (["is"], ["are"]):
+        words = words[2:]
+    words = [word for word in words if word not in ARTICLES] or words
+    last = words[-1] if words else ""
+    return [*words[:-1], last[:-1]] if len(last) > 4 and last.endswith("s") and not last.endswith("ss") else words
 
 
 def _plain(text: str) -> str:
