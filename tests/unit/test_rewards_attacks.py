@@ -4,156 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import select
-import socket
+import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from megatron_srpo.data.code_tests import CodeTests
-from megatron_srpo.recipe.reward import CodeSection, SandboxSection
+from megatron_srpo.recipe.reward import CodeSection
 from megatron_srpo.rewards.code import CodeJudge
+from megatron_srpo.rewards.sandbox.inside import kernel, seccomp
 from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program
-from megatron_srpo.rewards.sandbox.local import LocalSandbox, StartError
-from tests.attacks import END, ESCAPED, LEVELS, Attack, harness, limits, outside
+from megatron_srpo.rewards.sandbox.local import StartError
+from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside
+from tests.attacks.host import Host, Recorder, run_honest, state_of_server
 
 ATTACKS = limits.ATTACKS | outside.ATTACKS | harness.ATTACKS
 TIGHT = CodeSection(
     seconds=0.3, program_seconds=0.5, patience=2, memory_megabytes=160, output_megabytes=0.25, credit="share"
 )
-WIDE = CodeSection(seconds=20, program_seconds=40)
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-class Recorder:
-    """A sandbox whose results are kept."""
-
-    def __init__(self, level: str) -> None:
-        self.level = level
-        self.inner = LocalSandbox(SandboxSection(files_megabytes=8), level)
-        self.results: list[CaseResult] = []
-
-    def run(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
-        self.results = []
-        for result in self.inner.run(program, limits):
-            self.results.append(result)
-            yield result
-
-    def close(self) -> None:
-        self.inner.close()
-
-    def wait_until_idle(self) -> None:
-        """Until the server says that nothing of the last program is left."""
-        assert self.inner._server is not None
-        self.inner._server._wait_until_idle()
-
-    @property
-    def process(self) -> int:
-        """The server, as the host sees it; at namespaces it has one child, which is process 1 inside."""
-        assert self.inner._server is not None
-        return self.inner._server._process.pid
-
-
-class Host:
-    """What programs must not find, reach or change, and whether they have."""
-
-    def __init__(self, folder: Path) -> None:
-        self.token, self.name = f"hidden-{secrets.token_hex(12)}", f"attacks-{secrets.token_hex(6)}"
-        for one in (folder, folder.parent):
-            one.chmod(0o755)
-        self.folder = folder / "open"
-        self.folder.mkdir()
-        self.folder.chmod(0o777)
-        self.secret, self.data = folder / "secret.txt", folder / "data.jsonl"
-        self.secret.write_text(self.token)
-        self.data.write_text(json.dumps({"expected": self.token}))
-        for one in (self.secret, self.data):
-            one.chmod(0o666)
-        os.environ["ATTACKS_SECRET"] = self.token
-        self.listeners = [socket.create_server(("127.0.0.1", 0))]
-        port = self.listeners[0].getsockname()[1]
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", port))
-        self.listeners.append(udp)
-        port6 = 1
-        if socket.has_ipv6:
-            try:
-                self.listeners.append(socket.create_server(("::1", 0), family=socket.AF_INET6))
-                port6 = self.listeners[-1].getsockname()[1]
-            except OSError:
-                pass
-        for address in (str(self.folder / "socket"), f"\0{self.name}"):
-            self.listeners.append(socket.socket(socket.AF_UNIX))
-            self.listeners[-1].bind(address)
-            self.listeners[-1].listen()
-        self.told = {
-            "secret": str(self.secret),
-            "data": str(self.data),
-            "folder": str(self.folder),
-            "project": str(REPOSITORY),
-            "name": self.name,
-            "port": port,
-            "port6": port6,
-            "socket": str(self.folder / "socket"),
-            "parent": os.getpid(),
-        }
-        self.before = self.state()
-
-    def state(self) -> dict[str, Any]:
-        """Everything that a program might have changed."""
-        places = [
-            self.secret,
-            self.data,
-            self.folder,
-            *self.folder.iterdir(),
-            Path(json.__file__),
-            Path(os.__file__),
-        ]
-        stats = {str(path): (path.stat().st_mtime_ns, path.stat().st_mode, path.stat().st_size) for path in places}
-        marked = [
-            str(Path(folder) / name)
-            for folder in (
-                "/tmp",
-                "/dev/shm",
-                "/var/tmp",
-                "/",
-                "/root",
-                ".",
-                Path(os.__file__).parent,
-                self.folder,
-            )
-            if os.access(folder, os.R_OK)
-            for name in os.listdir(folder)
-            if self.name in name or name in ("sitecustomize.py", "escaped") or name.startswith("core")
-        ]
-        return {"stats": stats, "marked": marked, "limits": psutil.Process().rlimit(psutil.RLIMIT_CPU)}
-
-    def check(self) -> None:
-        assert self.state() == self.before
-        assert not select.select(self.listeners, [], [], 0)[0], "somebody has called"
-
-
-def inside(sandbox: Recorder) -> set[int]:
-    """All processes of a sandbox, whoever has adopted them: they all have the server's command line."""
-    server = Path(f"/proc/{sandbox.process}/cmdline").read_bytes()
-    found = set()
-    for process in psutil.pids():
-        try:
-            if Path(f"/proc/{process}/cmdline").read_bytes() == server:
-                found.add(process)
-        except OSError:
-            continue
-    return found | {child.pid for child in psutil.Process(sandbox.process).children(recursive=True)}
-
-
-def state_of_server(sandbox: Recorder) -> tuple[int, int, int]:
-    """Number of its processes, and of descriptors and threads of the innermost one."""
-    innermost = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)][-1]
-    return len(inside(sandbox)), innermost.num_fds(), innermost.num_threads()
+TIGHT_LIMITS = Limits(0.3, 0.5, 2.0, 160 * 2**20, 2**18, False)
 
 
 @pytest.fixture(scope="module")
@@ -176,16 +46,6 @@ def sandbox(request: pytest.FixtureRequest, host: Host) -> Iterator[Recorder]:
     run_honest(recorder)
     yield recorder
     recorder.close()
-
-
-def run_honest(sandbox: Recorder) -> None:
-    tests = CodeTests("stdio", ("3 4\n", "5 6\n"), ("7\n", "11\n"))
-    program = "import json, os\na, b = map(int, input().split())\nprint(a + b)\nassert os.listdir('/tmp') == []\n"
-    if sandbox.level != "namespaces":
-        program = program.replace("assert", "# ")
-    judge = CodeJudge(WIDE, sandbox, sandbox)
-    assert judge.score(f"```python\n{program}```", tests, "boxed").accuracy == 1, sandbox.results
-    sandbox.wait_until_idle()
 
 
 def attack(sandbox: Recorder, host: Host, attack: Attack) -> list[CaseResult]:
@@ -221,3 +81,83 @@ def test_an_attack_fails(sandbox: Recorder, host: Host, name: str) -> None:
     assert {result.status for result in results} <= set(one.ends), results
     if END in one.program and results[0].status == "ok":
         assert results[0].output.decode().endswith(f"{END}\n"), results
+
+
+@pytest.mark.parametrize("name", limits.COMPILER)
+def test_the_compiler_cannot_be_brought_down_for_long(sandbox: Recorder, host: Host, name: str) -> None:
+    for kind in ("stdio", "call"):
+        before = state_of_server(sandbox)
+        results = list(sandbox.run(Program(limits.COMPILER[name], kind, ("[]",), "f"), TIGHT_LIMITS))
+        assert len(results) == 1 and results[0].output in (b"", b"null")
+        run_honest(sandbox)
+        assert state_of_server(sandbox) == before
+
+
+def test_no_other_system_call_is_known(sandbox: Recorder) -> None:
+    """Every number that is in no list is refused, by the real kernel, with the worst of arguments."""
+    lists = [*seccomp.PLAIN.values(), *seccomp.FILES.values()]
+    lists += [seccomp.IOCTL, seccomp.FCNTL, seccomp.PRLIMIT, seccomp.CLONE, seccomp.PRCTL]
+    machine = tuple(seccomp.AUDIT_ARCH).index(kernel.MACHINE)
+    allowed = {numbers[machine] for numbers in lists}
+    unknown = {numbers[machine] for numbers in seccomp.UNKNOWN}
+    probes = {335, 336}  # of the kernel itself on x86-64, which no filter sees: they kill whoever else calls
+    others = [number for number in range(600) if number not in allowed | unknown | probes]
+    program = f"""{TOOLS}
+for number in {others}:
+    libc.syscall(number, *[ctypes.c_long(-1)] * 6)
+    if ctypes.get_errno() != 1: print(number, ctypes.get_errno())
+    ctypes.set_errno(0)
+"""
+    results = list(sandbox.run(Program(program, "stdio", ("",)), Limits(5, 5, 9, 2**28, 2**20, True)))
+    assert results == [CaseResult("ok", b"", "")]
+
+
+def test_a_hundred_bad_programs_in_a_row_leave_no_trace(sandbox: Recorder) -> None:
+    bad = [
+        "x = bytearray(10 ** 10)",
+        "import os\nos._exit(1)",
+        "import os\nos.closerange(0, 99)",
+        "import ctypes\nctypes.string_at(0)",
+        "open('/tmp/left', 'w').write('x' * 10 ** 6)",
+        "import builtins, sys\nbuiltins.__dict__.clear()",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=[9], daemon=True).start()",
+        "x = (",
+        "import inside.python\ninside.python.VALUE = b'?'",
+        "def f(): return f()\nf()",
+    ]
+    before, server = state_of_server(sandbox), sandbox.process
+    memory = memory_of_server(sandbox)
+    for number in range(100):
+        kind = "stdio" if number % 3 else "call"
+        results = list(sandbox.run(Program(bad[number % 10], kind, ("[]",), "f"), TIGHT_LIMITS))
+        assert len(results) == 1
+    run_honest(sandbox)
+    assert (state_of_server(sandbox), sandbox.process) == (before, server)
+    assert memory_of_server(sandbox) - memory < 2**20
+
+
+def memory_of_server(sandbox: Recorder) -> int:
+    processes = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes)
+
+
+def test_what_is_left_behind_would_be_seen(sandbox: Recorder, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks themselves: they must fail where something has happened."""
+    host.check()
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "before", host.before | {"marked": ["x"]})
+        with pytest.raises(AssertionError):
+            host.check()
+    results = sandbox.run(
+        Program("import time\ntime.sleep(100)", "stdio", ("",)), Limits(9, 9, 9, 2**28, 2**20, True)
+    )
+    before = state_of_server(sandbox)
+    watched = iter(results)
+    sandbox.results = []
+    reader = threading.Thread(target=lambda: list(watched))
+    reader.start()
+    assert reader.is_alive()
+    reader.join(0.3)
+    assert state_of_server(sandbox)[0] >= before[0] + 1
+    sandbox.close()
+    reader.join()

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
@@ -186,12 +187,13 @@ class _Server:
         """
         self._wait_until_idle()
         request = json.dumps({**asdict(program), **asdict(limits)})
-        results, writer = os.pipe()
+        reader, writer = os.pipe()
+        results = os.fdopen(reader, "rb", 0)
         try:
             with memory_file(request) as descriptor:
                 socket.send_fds(self._control, [server.RUN], [descriptor, writer])
         except OSError:
-            os.close(results)
+            results.close()
             raise LostError from None
         finally:
             os.close(writer)
@@ -239,12 +241,13 @@ def map_user(process: int) -> None:
         raise StartError(f"the user of the namespace cannot be mapped ({error})") from None
 
 
-def _frames(descriptor: int, seconds: float, output: int) -> Iterator[CaseResult]:
+def _frames(results: FileIO, seconds: float, output: int) -> Iterator[CaseResult]:
     """Results from a pipe, which is closed at the end; LostError when one takes too long or is something else.
 
     The seconds are for each, from when it is asked for: what is done with the others is no fault of the program.
     """
-    with os.fdopen(descriptor, "rb", 0):
+    with results:
+        descriptor = results.fileno()
         while True:
             deadline = time.monotonic() + seconds
             header = read_exactly(descriptor, cases.FRAME.size, deadline)
