@@ -16,10 +16,10 @@ from megatron_srpo.rewards.code import CodeJudge
 from megatron_srpo.rewards.sandbox.inside import kernel, seccomp
 from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program
 from megatron_srpo.rewards.sandbox.local import StartError
-from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside
+from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside, processes
 from tests.attacks.host import Host, Recorder, run_honest, state_of_server
 
-ATTACKS = limits.ATTACKS | outside.ATTACKS | harness.ATTACKS
+ATTACKS = limits.ATTACKS | outside.ATTACKS | processes.ATTACKS | harness.ATTACKS
 TIGHT = CodeSection(
     seconds=0.3, program_seconds=0.5, patience=2, memory_megabytes=160, output_megabytes=0.25, credit="share"
 )
