@@ -144,10 +144,26 @@ def inside(sandbox: Recorder) -> set[int]:
     return found | {child.pid for child in psutil.Process(sandbox.process).children(recursive=True)}
 
 
+def processes_with(mark: str) -> list[int]:
+    """All processes whose command line contains the mark."""
+    found = []
+    for process in psutil.pids():
+        try:
+            if mark.encode() in Path(f"/proc/{process}/cmdline").read_bytes():
+                found.append(process)
+        except OSError:
+            continue
+    return found
+
+
 def state_of_server(sandbox: Recorder) -> tuple[int, int, int]:
     """Number of its processes, and of descriptors and threads of the innermost one."""
     innermost = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)][-1]
-    return len(inside(sandbox)), innermost.num_fds(), innermost.num_threads()
+    try:
+        descriptors = innermost.num_fds()
+    except psutil.AccessDenied:  # it hides them from all but root
+        descriptors = 0
+    return len(inside(sandbox)), descriptors, innermost.num_threads()
 
 
 def run_honest(sandbox: Recorder) -> None:

@@ -16,10 +16,10 @@ from megatron_srpo.rewards.code import CodeJudge
 from megatron_srpo.rewards.sandbox.inside import kernel, seccomp
 from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program
 from megatron_srpo.rewards.sandbox.local import StartError
-from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside
+from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside, processes
 from tests.attacks.host import Host, Recorder, run_honest, state_of_server
 
-ATTACKS = limits.ATTACKS | outside.ATTACKS | harness.ATTACKS
+ATTACKS = limits.ATTACKS | outside.ATTACKS | processes.ATTACKS | harness.ATTACKS
 TIGHT = CodeSection(
     seconds=0.3, program_seconds=0.5, patience=2, memory_megabytes=160, output_megabytes=0.25, credit="share"
 )
@@ -110,6 +110,20 @@ for number in {others}:
 """
     results = list(sandbox.run(Program(program, "stdio", ("",)), Limits(5, 5, 9, 2**28, 2**20, True)))
     assert results == [CaseResult("ok", b"", "")]
+
+
+def test_what_the_interpreter_reads_is_mounted_read_only(sandbox: Recorder) -> None:
+    """Whoever owns it: the kernel says so before it looks at owners and modes."""
+    if sandbox.level != "namespaces":
+        pytest.skip("nothing is mounted there")
+    program = """
+import os, sys
+for place in ["/", "/dev", *sys.path]:
+    try: os.mkdir(place + "/x")
+    except OSError as error: print(error.errno)
+"""
+    (result,) = sandbox.run(Program(program, "stdio", ("",)), Limits(5, 5, 9, 2**28, 2**20, True))
+    assert {*result.output.split()} <= {b"30", b"2"} and b"30" in result.output  # EROFS; ENOENT for a missing zip
 
 
 def test_a_hundred_bad_programs_in_a_row_leave_no_trace(sandbox: Recorder) -> None:

@@ -27,6 +27,8 @@ from megatron_srpo.rewards.sandbox.inside.cases import memory_file
 from megatron_srpo.rewards.sandbox.jobs import STATUSES, CaseResult, Limits, Program, Results
 
 START_SECONDS = 60.0
+TRIAL = Program("print(input(), end='')", "stdio", ("trial\n",))
+TRIAL_LIMITS = Limits(START_SECONDS, START_SECONDS, 1.0, 2**40, 2**10, True)
 GRACE_SECONDS = 10.0  # for our own processes inside, on a busy machine
 # Libraries of numerics would start threads when they are preloaded: walls enclose one.
 ENVIRONMENT = {"PYTHONHASHSEED": "0"} | {
@@ -58,9 +60,21 @@ class LocalSandbox:
         self._server: _Server | None = None
 
     def start(self) -> None:
-        """Start the server, if it is not there; raises StartError when the level is not to be had."""
-        if self._server is None:
-            self._server = _Server(self._section, self.level)
+        """Start the server, if it is not there; raises StartError when the level is not to be had.
+
+        A trial shows that programs run: were it walls that fail, later, every program would seem to.
+        """
+        if self._server is not None:
+            return
+        self._server = _Server(self._section, self.level)
+        try:
+            results = list(self._server.submit(TRIAL, TRIAL_LIMITS))
+        except LostError:
+            results = []
+        if [(result.status, result.output) for result in results] != [("ok", b"trial")]:
+            self.close()
+            why = f"{results[0].status}: {results[0].note}" if results else "the server was lost"
+            raise StartError(f"a trial program does not run ({why})")
 
     def run(self, program: Program, limits: Limits) -> Results:
         """The result of each case as it is known, in order; who stops asking stops the program.
