@@ -110,10 +110,12 @@ class Controller:
 
     def _alarm(self, step: int, rows: Sequence[Row]) -> None:
         """Say so when many responses could not be judged: what the policy learns from is then not what it did."""
-        warning = error_alarm(rows, self.recipe.reward.alarm_error_share)
+        self._warn(f"step {step}", error_alarm(rows, self.recipe.reward.alarm_error_share))
+
+    def _warn(self, where: str, warning: str | None) -> None:
         if warning is not None:
-            self._event("reward_errors", step=step, text=warning)
-            self.observers.progress.say(f"step {step}: warning: {warning}")
+            self._event("reward_errors", where=where, text=warning)
+            self.observers.progress.say(f"{where}: warning: {warning}")
 
     def _ended(self, step: int) -> str | None:
         """What ends the run before this step; a stage that ends goes over to the next one here."""
@@ -203,6 +205,7 @@ class Controller:
             self.observers.progress.phase(f"held-out accuracy of weight version {version}")
             found = await held_out.measure(self.rollouts.collector, version)
             self._event("evaluation", weight_version=version, **found)
+            self._warn(f"held-out accuracy of weight version {version}", held_out.warning)
         before = held_out.recorded(0) if version else None
         gained = f", before training {before['accuracy']:.1%}" if before is not None else ""
         self.observers.progress.say(

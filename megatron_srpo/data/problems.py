@@ -100,6 +100,8 @@ def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[dict[str, 
     with tempfile.TemporaryDirectory(prefix="srpo-data-") as cache, _quiet():
         try:
             table = read(str(path), cache_dir=cache, keep_in_memory=True)
+        except StopIteration:  # of its JSON reader, for an empty file
+            raise SrpoError(f"{path}: {NO_ROWS}") from None
         except (DatasetGenerationError, OSError, ValueError) as error:
             cause = error.__cause__ or error
             raise SrpoError(f"{path}: the rows cannot be read ({_one_line(cause)}).") from None
@@ -161,7 +163,10 @@ def _text(values: Mapping[str, Any], name: str, where: str) -> str | None:
     """A text, or None where the row or the whole file has none."""
     value = values.get(name)
     if value is not None and not isinstance(value, str):
-        raise SrpoError(f"{where}, column {name}: expected text, found {value!r}, a {type(value).__name__}.")
+        advice = " Write it as JSON text (json.dumps)." if isinstance(value, dict | list) else ""
+        raise SrpoError(
+            f"{where}, column {name}: expected text, found {value!r:.80}, of type {type(value).__name__}.{advice}"
+        )
     return value
 
 

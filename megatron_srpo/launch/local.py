@@ -80,7 +80,8 @@ async def _train(run: RunDirectory, replay: Path | None) -> None:
 
 def _tell_isolation(recipe: Recipe, rollouts: Rollouts, observers: Observers) -> None:
     """Where there are programs to run, say behind which walls."""
-    if any(problem.tests is not None for of_source in rollouts.problems.values() for problem in of_source):
+    trained_on = any(problem.tests is not None for of in rollouts.problems.values() for problem in of)
+    if trained_on or (rollouts.held_out is not None and rollouts.held_out.has_programs):
         level, meaning = describe_sandbox(recipe.reward.sandbox)
         observers.events.write({"event": "sandbox", "level": level})
         observers.progress.say(f"programs run in a sandbox of level {level}: {meaning}")

@@ -67,7 +67,7 @@ def error_alarm(rows: Sequence[Row], limit: float) -> str | None:
         return None
     ((cause, count),) = causes.most_common(1)
     return (
-        f"{causes.total()} of {len(rows)} responses could not be judged and earned nothing; "
+        f"{causes.total()} of {len(rows)} responses could not be judged, which earned the least that can be; "
         f"{count} of them: {cause}"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from megatron_srpo.recipe.model_folder import (
     check_parallel,
     check_tokenizer,
 )
+from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.rewards.judge import Judge
+from megatron_srpo.rewards.pool import check_workers
 from megatron_srpo.rewards.sandbox.choice import describe_sandbox
 
 # SGLang silently cuts a response so that prompt + response stays two tokens below context and cache.
@@ -50,7 +52,9 @@ def preflight(recipe: Recipe, *, replay: Path | None = None, prompts: bool = Tru
         check_engine_python(recipe)
     else:
         check_replay(replay)
-    check_data(recipe, prompts=prompts)
+    programs = check_data(recipe, prompts=prompts)
+    if replay is None and prompts:
+        check_rewards(recipe.reward, programs)
     return model
 
 
@@ -127,9 +131,11 @@ def check_replay(run: Path) -> None:
         raise SrpoError(f"--replay {run}: no recorded steps in {folder}; give the directory of a run.")
 
 
-def check_data(recipe: Recipe, *, prompts: bool) -> None:
-    """All data files are there with their columns; with `prompts`, every row and prompt is checked too, and
-    that what they are judged by is to be had.
+def check_data(recipe: Recipe, *, prompts: bool) -> bool:
+    """All data files are there with their columns; with `prompts`, every row and prompt is checked too.
+
+    Returns:
+        Whether there are programs to judge, as far as rows were read.
 
     Raises:
         SrpoError: naming the file, and the row or problem where there is one.
@@ -138,7 +144,7 @@ def check_data(recipe: Recipe, *, prompts: bool) -> None:
     for file in files:
         check_columns(file)
     if not prompts:
-        return
+        return False
     encoder = PromptEncoder.from_recipe(recipe)
     programs = False
     for file in files:
@@ -150,9 +156,19 @@ def check_data(recipe: Recipe, *, prompts: bool) -> None:
             raise SrpoError(f"{file}: {error}") from None
         if file in recipe.train_files.values():
             check_min_pool(recipe, file, len(problems))
-    Judge(recipe.reward)  # finds the recipe's own functions
+    return programs
+
+
+def check_rewards(reward: RewardSection, programs: bool) -> None:
+    """What responses are judged by is to be had: the recipe's own functions, and a sandbox if it is needed.
+
+    Raises:
+        SrpoError: naming the function, or what the machine lacks.
+    """
+    if reward.functions or reward.judge is not None:
+        asyncio.run(check_workers(reward))  # there, as workers import modules that have no place here
     if programs:
-        describe_sandbox(recipe.reward.sandbox)
+        describe_sandbox(reward.sandbox)
 
 
 def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:

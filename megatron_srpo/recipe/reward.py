@@ -33,7 +33,7 @@ class MathSection(Section):
     tolerance: Fraction = Field(
         1e-4, description="relative; between a decimal and a reference that no short decimal can write, as 1/3"
     )
-    seconds: PositiveFloat = Field(10.0, description="of one response; a judge that takes longer is an error")
+    seconds: PositiveFloat = Field(10.0, description="deadline of one response; to miss it is an error")
 
 
 class CodeSection(Section):
@@ -124,7 +124,7 @@ class FunctionSection(Section):
 
     path: ImportPath
     arguments: dict[str, Any] = Field({}, description="keyword arguments")
-    seconds: PositiveFloat = Field(10.0, description="of one response; a function that takes longer is an error")
+    seconds: PositiveFloat = Field(10.0, description="added to the deadline of one response")
 
 
 class ComponentSection(FunctionSection):
@@ -154,6 +154,21 @@ class RewardSection(Section):
         0.02, description="share of a step's responses that could not be judged from which the run warns"
     )
 
+    @property
+    def least(self) -> float:
+        """The smallest sum of penalties; what a response earns that could not be judged, so that none seeks it."""
+        penalties = (self.broken_format, self.language.penalty, self.repetition.penalty)
+        return sum(min(penalty, 0.0) for penalty in penalties)
+
+    @model_validator(mode="after")
+    def _programs_fit_in_workers(self) -> RewardSection:
+        if self.code.memory_megabytes > self.worker_memory_megabytes:
+            raise ValueError(
+                f"code: memory_megabytes {self.code.memory_megabytes} is above worker_memory_megabytes "
+                f"{self.worker_memory_megabytes}, within which programs run; raise that one too"
+            )
+        return self
+
     @model_validator(mode="after")
     def _names_are_free(self) -> RewardSection:
         for name in self.functions:
@@ -162,5 +177,5 @@ class RewardSection(Section):
         return self
 
 
-BUILT_IN = ("accuracy", "format", "language", "repetition")
+BUILT_IN = ("accuracy", "format", "language", "repetition", "error")
 """Names of the components that are always there."""

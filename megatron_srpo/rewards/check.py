@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from megatron_srpo.data.problem import Problem
-from megatron_srpo.data.problems import check_columns, problem_of, read_rows
+from megatron_srpo.data.problems import NO_ROWS, check_columns, problem_of, read_rows
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.rewards.pool import RewardPool
@@ -44,6 +44,8 @@ def load_pairs(path: Path, limit: int | None) -> list[tuple[Problem, str]]:
         known = {name: value for name, value in values.items() if value is not None}
         problem = problem_of({"id": f"row {number}", "prompt": "(not given)", **known}, where)
         pairs.append((problem, response))
+    if not pairs:
+        raise SrpoError(f"{path}: {NO_ROWS}")
     return pairs
 
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from megatron_srpo.data.code_tests import CodeTests
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import AnswerFormat, CodeSection
-from megatron_srpo.rewards.answers import extract
+from megatron_srpo.rewards.answers import extract, text_after_thinking
 from megatron_srpo.rewards.compare import texts_agree, values_agree
 from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program, Results, Sandbox
 from megatron_srpo.rewards.score import Score
@@ -112,10 +112,10 @@ def extract_program(response: str, answer_format: AnswerFormat) -> tuple[str | N
     """The program, if there is one, whether the whole response has the right form, and why there is no program.
 
     With tags, the program is the last fenced block of the one answer, and the form is that of the tags.  Without
-    (`boxed`; a program has no box) it is the last fenced block of the response, and the form is to have one.
+    (`boxed`; a program has no box) it is the last fenced block after the thinking, and the form is to have one.
     """
     if answer_format == "boxed":
-        program = last_fenced_block(response)
+        program = last_fenced_block(text_after_thinking(response))
         return program, program is not None, "no fenced block"
     found = extract(response, answer_format)
     if found.answer is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from megatron_srpo.data.problem import Problem
@@ -26,7 +27,7 @@ class Judge:
 
     def __init__(self, section: RewardSection) -> None:
         """Find the recipe's own functions; raises SrpoError when one is not there."""
-        self._section = section
+        self._section, self.least = section, section.least
         self._judge = load_function("reward.judge", section.judge) if section.judge else None
         self._functions = {
             name: load_function(f"reward.functions.{name}", function)
@@ -98,17 +99,23 @@ def load_function(key: str, section: FunctionSection) -> Function:
     module, name = section.path.split(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's can raise anything
+        advice = "; put its folder on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
         raise SrpoError(
-            f"{key}: {section.path} cannot be imported ({error}); put its folder on PYTHONPATH"
+            f"{key}: {section.path} cannot be imported ({type(error).__name__}: {error}){advice}"
         ) from None
     if not callable(function):
         raise SrpoError(f"{key}: {section.path} is no function")
+    try:
+        inspect.signature(function).bind("", None, **section.arguments)
+    except TypeError as error:
+        given = ", ".join(("response", "problem", *section.arguments))
+        raise SrpoError(f"{key}: {section.path} cannot be called with ({given}): {error}") from None
     return function  # type: ignore[no-any-return]
 
 
 def _number(key: str, value: Any) -> float:
     """What a function of the recipe returned, a finite number."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not isinstance(value, Real) or not math.isfinite(value):
         raise SrpoError(f"{key}: the function returned {value!r:.80}, expected a finite number")
     return float(value)

@@ -24,7 +24,8 @@ from megatron_srpo.data.problem import Problem
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.rewards import messages, worker
-from megatron_srpo.rewards.score import Reward
+from megatron_srpo.rewards.sandbox.remote import GRACE_SECONDS as GRACE_OF_REQUEST
+from megatron_srpo.rewards.score import Reward, failure
 from megatron_srpo.tasks import gather_or_cancel
 
 SLICE = 4  # responses of one message: few enough that a group of long programs occupies all workers
@@ -50,7 +51,7 @@ class RewardPool:
         self._reward = reward
         self._nursery = Nursery(reward)
         self._free: asyncio.LifoQueue[Worker] = asyncio.LifoQueue()
-        self._workers = [Worker(self._nursery, name) for name in range(reward.workers)]
+        self._workers = [Worker(self._nursery, name, reward.least) for name in range(reward.workers)]
 
     async def __aenter__(self) -> RewardPool:
         """Start it; raises SrpoError when it cannot start or the recipe names functions that are not there."""
@@ -101,9 +102,20 @@ class RewardPool:
             return own + reward.judge.seconds
         if problem.tests is None:
             return own + reward.math.seconds
+        if reward.sandbox.backend == "sandbox_fusion":
+            # One request after the other, each asked again while there is no answer.
+            requests = len(problem.tests.inputs) * (reward.sandbox.retries + 1)
+            own += requests * (GRACE_OF_REQUEST + reward.code.seconds * reward.code.patience)
         # A checker may take as long for each case as the program.
         programs = 1 + (len(problem.tests.inputs) if problem.tests.checker is not None else 0)
         return own + reward.code.program_seconds * reward.code.patience * programs + OVERHEAD_SECONDS
+
+
+async def check_workers(reward: RewardSection) -> None:
+    """Start the process that workers are forked from and end it; raises SrpoError as a pool does at its start."""
+    nursery = Nursery(reward)
+    await nursery.start()
+    await nursery.close()
 
 
 class Nursery:
@@ -130,6 +142,7 @@ class Nursery:
             answer = await asyncio.wait_for(loop.sock_recv(self._control, worker.LONGEST_REQUEST), START_SECONDS)
         except (TimeoutError, ConnectionError):
             answer = b""
+        self._control.settimeout(END_SECONDS)  # a burst of requests may have to wait until it has read some
         if answer != worker.READY.encode():
             await self.close()
             raise SrpoError(answer.decode() or "the reward workers did not start; their last words are above")
@@ -164,8 +177,8 @@ class Nursery:
 class Worker:
     """One worker, replaced when it is lost."""
 
-    def __init__(self, nursery: Nursery, name: int) -> None:
-        self._nursery, self._name = nursery, name
+    def __init__(self, nursery: Nursery, name: int, least: float) -> None:
+        self._nursery, self._name, self._least = nursery, name, least
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._status = -1  # a descriptor from which the end of the process can be read
         self._problem: Problem | None = None
@@ -178,6 +191,13 @@ class Worker:
             problem: what they answer.
             seconds: time for each.
         """
+        try:
+            return await self._judge(responses, problem, seconds)
+        except BaseException:  # as when the caller is cancelled: what it is busy with, nobody will fetch
+            self.close()
+            raise
+
+    async def _judge(self, responses: Sequence[str], problem: Problem, seconds: float) -> list[Reward]:
         rewards: list[Reward] = []
         try:
             reader = await self._ask(responses, problem)
@@ -185,12 +205,10 @@ class Worker:
                 rewards.append(await asyncio.wait_for(_receive(reader), seconds))
         except TimeoutError:
             await self._end()
-            rewards.append(worker.failure(f"no result within {seconds:g} s"))
+            rewards.append(failure(f"no result within {seconds:g} s", self._least))
         except LostError:
-            rewards.append(worker.failure(f"the judge's process was lost: {await self._end(GRACE_SECONDS)}"))
-        except BaseException:  # as when the caller is cancelled: what it is busy with, nobody will fetch
-            self.close()
-            raise
+            cause = f"the judge's process was lost: {await self._end(GRACE_SECONDS)}"
+            rewards.append(failure(cause, self._least))
         return rewards
 
     async def _ask(self, responses: Sequence[str], problem: Problem) -> asyncio.StreamReader:
@@ -211,13 +229,19 @@ class Worker:
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._status, tell = os.pipe()
+        status, tell = os.pipe()
         try:
-            with theirs:
-                self._nursery.fork(self._name, theirs, tell)
-        finally:
-            os.close(tell)
-        self._streams = await asyncio.open_connection(sock=ours)
+            try:
+                with theirs:
+                    self._nursery.fork(self._name, theirs, tell)
+            finally:
+                os.close(tell)
+            self._streams = await asyncio.open_connection(sock=ours)
+        except BaseException:
+            ours.close()  # at which the worker, if there is one, ends
+            os.close(status)
+            raise
+        self._status = status
 
     async def _end(self, grace: float = 0.0) -> str:
         """Have the process killed, unless it ends by itself in time, and wait until it is gone; how it ended."""

@@ -27,8 +27,8 @@ class Reward:
     """What one response earned, and why.
 
     `components` holds what each part adds; `total` is their sum.  `error` says why a response could not be
-    judged (a judge that hung, crashed or raised), which is not the same as being wrong: its accuracy is 0 and
-    the parts that could not be judged are missing.
+    judged (a judge that hung, crashed or raised), which is not the same as being wrong: its accuracy is 0 and its
+    one component is `error`.
     """
 
     total: float
@@ -38,3 +38,8 @@ class Reward:
     components: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     error: str | None = None
+
+
+def failure(cause: str, least: float) -> Reward:
+    """The reward of a response that could not be judged; `least` is the recipe's, see `RewardSection.least`."""
+    return Reward(least, 0, False, None, {"error": least}, "", cause)

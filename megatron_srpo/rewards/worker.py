@@ -25,7 +25,7 @@ from megatron_srpo.launch.guard import PR_SET_PDEATHSIG, prctl_setter
 from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.rewards import messages
 from megatron_srpo.rewards.judge import Judge
-from megatron_srpo.rewards.score import Reward
+from megatron_srpo.rewards.score import Reward, failure
 
 READY, START, KILL = "ready", "start", "kill"
 LONGEST_REQUEST = 4096
@@ -147,12 +147,7 @@ def judged(judge: Judge, response: str, problem: Problem) -> Reward:
     try:
         return judge.reward(response, problem)
     except Exception as error:  # reported on the sample and counted, see Reward.error
-        return failure(cause_of(error))
-
-
-def failure(cause: str) -> Reward:
-    """The reward of a response that could not be judged."""
-    return Reward(0.0, 0, False, None, {}, "", cause)
+        return failure(cause_of(error), judge.least)
 
 
 def cause_of(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from megatron_srpo.data.problem import Problem
+from megatron_srpo.observe.summary import error_alarm
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.collect import Prompt, RolloutCollector
 from megatron_srpo.rollout.journal import SCHEMA, read_table, rows_of, write_table
@@ -35,6 +36,13 @@ class HeldOut:
             for problem, tokens in zip(problems[source], prompts[source], strict=True)
         ]
         self._folder = folder
+        self.warning: str | None = None
+        """Of the last measurement: that many responses could not be judged."""
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether problems are judged by running programs."""
+        return any(problem.tests is not None for _, problem, _ in self._problems)
 
     def recorded(self, version: int) -> dict[str, float] | None:
         """Accuracies of a version that has been measured before on these problems and samples, else none."""
@@ -63,6 +71,7 @@ class HeldOut:
         groups = [group async for group in collector.groups(draw, self._recipe)]
         groups.sort(key=lambda group: group.prompt.number)
         rows = [row for group in groups for row in rows_of(group, version, "held-out")]
+        self.warning = error_alarm(rows, self._recipe.reward.alarm_error_share)
         table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
         write_table(table, _path(self._folder, version))
         return accuracies_of(self._folder, version)

@@ -22,6 +22,11 @@ def share(response: str, problem: Problem) -> float:
     return float(response) if response else 0.0
 
 
+def slow(response: str, problem: Problem) -> float:
+    time.sleep(1.0 if "wrong" in response else 0.0)
+    return 0.0
+
+
 def knows(response: str, problem: Problem) -> float:
     return float(problem.meta["wanted"] in response)
 

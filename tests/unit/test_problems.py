@@ -57,7 +57,7 @@ def test_json_files_are_read_alike(tmp_path: Path, name: str) -> None:
         ({"id": ["a", "b", "a"]}, "row 3, column id: 'a' already stands in row 1"),
         ({"answer": ["1", "", "3"]}, "row 2, column answer: the text is empty"),
         ({"prompt": ["x", "y", None]}, "row 3, column prompt: expected text, found nothing"),
-        ({"answer": [1, 2, 3]}, "row 1, column answer: expected text, found 1, a int"),
+        ({"answer": [1, 2, 3]}, "row 1, column answer: expected text, found 1, of type int"),
         (
             {"domain": ["math", "music", "code"]},
             "row 2, column domain: unknown domain 'music'; expected math or",
@@ -70,7 +70,7 @@ def test_json_files_are_read_alike(tmp_path: Path, name: str) -> None:
         ({"domain": ["math", "math", "code"]}, "row 3, column tests: a code problem needs tests, found none"),
         ({"domain": ["code"] * 3, "tests": [CALL, " ", CALL]}, "row 2, column tests: a code problem needs tests"),
         ({"domain": ["code"] * 3, "tests": [CALL, "{", CALL]}, "row 2, column tests: not valid JSON"),
-        ({"domain": ["code"] * 3, "tests": [1, 2, 3]}, "row 1, column tests: expected text, found 1, a int"),
+        ({"domain": ["code"] * 3, "tests": [1, 2, 3]}, "row 1, column tests: expected text, found 1, of type int"),
         ({"meta": ["{}", "{", "{}"]}, "row 2, column meta: not valid JSON"),
         ({"meta": ["{}", "[]", "{}"]}, "row 2, column meta: expected an object, found list"),
     ],

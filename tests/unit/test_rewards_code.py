@@ -117,6 +117,9 @@ def test_a_megabyte_of_backticks_is_read_in_no_time(text: str) -> None:
         ("```\na\n```", "answer", None, False, "no <answer>"),
         ("Hm.\n```\na\n```", "boxed", "a", True, ""),
         ("Hm.", "boxed", None, False, "no fenced block"),
+        ("<think>```\nb\n```</think>\n```\na\n```", "boxed", "a", True, ""),
+        ("<think>```\nb\n```</think>", "boxed", None, False, "no fenced block"),
+        ("<think>```\nb\n```\nno", "boxed", None, False, "no fenced block"),
     ],
 )
 def test_the_program_is_in_the_one_answer(

@@ -23,7 +23,7 @@ from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.rewards import messages, worker
 from megatron_srpo.rewards.judge import Judge
 from megatron_srpo.rewards.pool import RewardPool
-from megatron_srpo.rewards.score import Reward
+from megatron_srpo.rewards.score import Reward, failure
 
 FUNCTIONS = "tests.unit.reward_functions"
 PROBLEM = Problem("p", "What is 40 + 2?", "42")
@@ -99,7 +99,7 @@ async def test_a_terrible_judge_is_an_error_of_one_sample(deed: str, cause: str)
         assert [reward.error is None for reward in group] == [True, False, True, True, False, True]
         assert group[1] == group[4]
         assert group[1].error is not None and group[1].error.startswith(cause)
-        assert (group[1].total, group[1].accuracy, group[1].components) == (0.0, 0, {})
+        assert (group[1].total, group[1].accuracy, group[1].components) == (-0.7, 0, {"error": -0.7})
         assert [group[at].total for at in (0, 2, 3, 5)] == [2.0] * 4
         assert (await pool.score(GOOD, PROBLEM)).total == 2.0
     assert family() == []
@@ -157,6 +157,9 @@ async def test_a_function_sees_the_whole_problem() -> None:
         ("tests.unit.nowhere:f", "reward.functions.own: tests.unit.nowhere:f cannot be imported"),
         (f"{FUNCTIONS}:nothing", f"reward.functions.own: {FUNCTIONS}:nothing cannot be imported"),
         (f"{FUNCTIONS}:__doc__", f"reward.functions.own: {FUNCTIONS}:__doc__ is no function"),
+        (f"{FUNCTIONS}:flood", f"reward.functions.own: {FUNCTIONS}:flood cannot be called with"),
+        (f"{FUNCTIONS}:note", "missing a required argument: 'folder'"),
+        ("tests.unit.broken_functions:f", "cannot be imported .ZeroDivisionError: division by zero.$"),
     ],
 )
 async def test_a_function_that_is_not_there_is_an_error_at_the_start(path: str, message: str) -> None:
@@ -189,6 +192,62 @@ async def test_a_cancelled_call_leaves_nothing_running() -> None:
             lambda: len(before & {process.pid for process in family()}) == 1
         )  # what they are forked from
         assert [reward.total for reward in await pool.score_group([GOOD] * 8, PROBLEM)] == [2.0] * 8
+
+
+@pytest.mark.parametrize("seconds", [0.6, 0.8, 1.0])
+async def test_a_call_that_is_cancelled_late_leaves_no_reward_to_the_next(seconds: float) -> None:
+    # The function takes a second: the cancel comes before, at, and after the deadline.
+    own = {"path": f"{FUNCTIONS}:slow", "seconds": 0.7}
+    async with RewardPool(section(None, functions={"own": own}, math={"seconds": 0.1})) as pool:
+        for _ in range(3):
+            call = asyncio.create_task(pool.score("a wrong one", PROBLEM))
+            await asyncio.sleep(seconds)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            reward = await pool.score(GOOD, PROBLEM)
+            assert (reward.error, reward.components.get("accuracy")) == (None, 1.0)
+
+
+async def test_a_cancelled_start_leaves_no_descriptor() -> None:
+    async with RewardPool(section(None)) as pool:
+        await pool.score(GOOD, PROBLEM)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            pool._workers[0].close()
+            call = asyncio.create_task(pool.score(GOOD, PROBLEM))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+        await pool.score(GOOD, PROBLEM)
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+async def test_more_requests_than_the_socket_holds_wait() -> None:
+    async with RewardPool(section(None)) as pool:
+        nursery = psutil.Process().children()[0]
+        nursery.suspend()
+        asyncio.get_running_loop().call_later(0.5, nursery.resume)
+        await asyncio.to_thread(lambda: [pool._nursery.kill(99) for _ in range(2000)])
+        assert (await pool.score(GOOD, PROBLEM)).accuracy == 1
+
+
+def test_an_error_earns_no_more_than_the_worst_answer() -> None:
+    assert section(None).least == pytest.approx(-0.7)
+    assert section(None, broken_format=0.5, repetition={"penalty": -1.0}).least == pytest.approx(-1.2)
+
+
+def test_programs_may_not_have_more_memory_than_their_worker() -> None:
+    with pytest.raises(ValueError, match="memory_megabytes 2048 is above worker_memory_megabytes 1024"):
+        section(None, worker_memory_megabytes=1024, code={"memory_megabytes": 2048})
+
+
+def test_a_remote_sandbox_has_time_for_all_its_requests() -> None:
+    tests = CodeTests("stdio", ("1",) * 8, ("1",) * 8)
+    problem = Problem("p", "q", "", domain="code", tests=tests)
+    remote = section(None, sandbox={"backend": "sandbox_fusion", "url": "http://127.0.0.1:1"})
+    local, far = RewardPool(section(None))._deadline(problem), RewardPool(remote)._deadline(problem)
+    assert far >= local + 8 * 4 * (30 + 4 * 3)  # cases, tries, and for each of them queue, seconds and patience
 
 
 async def test_the_end_of_the_pool_is_the_end_of_busy_workers() -> None:
@@ -285,4 +344,4 @@ def test_causes_name_the_place_and_are_short() -> None:
     assert cause.startswith("ValueError: x yx yx")
     assert f"({Path(__file__).name}, line " in cause
     assert len(cause) < 400
-    assert worker.failure(cause) == Reward(0.0, 0, False, None, {}, "", cause)
+    assert failure(cause, -0.5) == Reward(-0.5, 0, False, None, {"error": -0.5}, "", cause)

@@ -22,8 +22,8 @@ LIMITS = Limits(20, 40, 3, 2**29, 2**22, False)
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        (SandboxSection(python=Path("/missing/python")), "/missing/python cannot be started"),
-        (SandboxSection(python=Path("/etc/passwd")), "/etc/passwd cannot be started"),
+        (SandboxSection(python=Path("/missing/python")), "/missing/python cannot be run"),
+        (SandboxSection(python=Path("/etc/passwd")), "/etc/passwd cannot be run"),
         (SandboxSection(python=Path("/bin/true")), "did not start; its last words are above"),
         (
             SandboxSection(python=Path(sys.executable), preload=("missing_module",)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.rewards.sandbox.inside.walls import LEVELS
@@ -27,6 +29,8 @@ def open_sandbox(section: SandboxSection) -> Sandbox:
         remote = RemoteSandbox(section)
         remote.start()
         return remote
+    if section.python is not None and not os.access(section.python, os.X_OK):
+        raise SrpoError(f"reward.sandbox.python: {section.python} cannot be run; name a Python interpreter.")
     refused: list[str] = []
     for level in LEVELS:
         sandbox = LocalSandbox(section, level)
