@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,7 +19,7 @@ from megatron_srpo.rewards.sandbox.inside import kernel, seccomp
 from megatron_srpo.rewards.sandbox.jobs import CaseResult, Limits, Program
 from megatron_srpo.rewards.sandbox.local import StartError
 from tests.attacks import END, ESCAPED, LEVELS, TOOLS, Attack, harness, limits, outside, processes
-from tests.attacks.host import Host, Recorder, run_honest, state_of_server
+from tests.attacks.host import Host, Recorder, inside, run_honest, state_of_server
 
 ATTACKS = limits.ATTACKS | outside.ATTACKS | processes.ATTACKS | harness.ATTACKS
 TIGHT = CodeSection(
@@ -124,6 +126,55 @@ for place in ["/", "/dev", *sys.path]:
 """
     (result,) = sandbox.run(Program(program, "stdio", ("",)), Limits(5, 5, 9, 2**28, 2**20, True))
     assert {*result.output.split()} <= {b"30", b"2"} and b"30" in result.output  # EROFS; ENOENT for a missing zip
+
+
+def test_what_the_kernel_says_of_the_walls(sandbox: Recorder) -> None:
+    """Of each process, as seen from outside while a program sleeps; some walls only stand behind others."""
+    run_honest(sandbox)
+    servers = inside(sandbox)
+    sleeps = Program("import time\ntime.sleep(1000)", "stdio", ("",))
+    results = sandbox.inner._submit(sleeps, Limits(99, 99, 9, 2**28, 2**20, True))
+    deadline = time.monotonic() + 30
+    while len(by_depth(sandbox)) < len(servers) + 2 or status_of(by_depth(sandbox)[-1])["Seccomp"] != "2":
+        assert time.monotonic() < deadline
+    *outer, program, case = by_depth(sandbox)
+    while status_of(case)["Seccomp_filters"] != "2":
+        assert time.monotonic() < deadline
+    for process, filters in ((outer[-1], "1"), (program, "1"), (case, "2")):
+        status = status_of(process)
+        assert (status["NoNewPrivs"], status["Seccomp"], status["Seccomp_filters"]) == ("1", "2", filters)
+        assert os.stat(f"/proc/{process}/fd").st_uid == 0, "it can be traced by its own user"
+        if process == case or sandbox.level != "namespaces":
+            assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert os.getsid(case) != os.getsid(0)
+    if sandbox.level == "namespaces" and os.geteuid() == 0:
+        assert {"65534"} == {*status_of(case)["Uid"].split(), *status_of(case)["Gid"].split()}
+        assert not status_of(case)["Groups"]
+        for space in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup"):
+            assert os.readlink(f"/proc/{case}/ns/{space}") != os.readlink(f"/proc/self/ns/{space}"), space
+    del results
+    sandbox.wait_until_idle()
+
+
+def by_depth(sandbox: Recorder) -> list[int]:
+    """The processes of a sandbox, from the outermost to the innermost."""
+    return sorted(inside(sandbox), key=lambda process: len(psutil.Process(process).parents()))
+
+
+def status_of(process: int) -> dict[str, str]:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
+
+
+def test_a_case_has_all_limits(sandbox: Recorder) -> None:
+    names = ("CPU", "AS", "FSIZE", "CORE", "NOFILE", "MSGQUEUE", "MEMLOCK", "NPROC")
+    program = f"import resource\nprint([resource.getrlimit(getattr(resource, 'RLIMIT_' + x)) for x in {names}])"
+    (result,) = sandbox.run(Program(program, "stdio", ("",)), Limits(5, 6, 9, 2**28, 2**20, True))
+    found = dict(zip(names, json.loads(result.output.replace(b"(", b"[").replace(b")", b"]")), strict=True))
+    own = sandbox.level == "namespaces"
+    expected = {"CPU": 7, "AS": 2**28, "FSIZE": 2**23 if own else 2**20, "CORE": 0, "NOFILE": 32, "MSGQUEUE": 0}
+    expected |= {"MEMLOCK": 0} | ({"NPROC": 12} if own else {})
+    assert {name: found[name] for name in expected} == {name: [value] * 2 for name, value in expected.items()}
 
 
 def test_a_hundred_bad_programs_in_a_row_leave_no_trace(sandbox: Recorder) -> None:
