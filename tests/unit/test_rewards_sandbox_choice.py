@@ -36,8 +36,7 @@ LIMITS = Limits(20, 40, 3, 2**29, 2**22, False)
 def test_an_interpreter_that_is_none_is_told(section: SandboxSection, message: str) -> None:
     with pytest.raises(SrpoError, match=message) as caught:
         choice.open_sandbox(section)
-    for level in LEVELS:
-        assert f"{level}: " in str(caught.value)
+    assert str(caught.value).startswith("reward.sandbox.python: ")
     with LocalSandbox(section, LEVELS[-1]) as sandbox, pytest.raises(SrpoError, match=message):
         list(sandbox.run(Program("", "stdio", ("",)), LIMITS))
     assert not processes_with(f'"parent": {os.getpid()}')
