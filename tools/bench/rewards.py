@@ -12,7 +12,7 @@
 * latency: of good programs while they arrive five a second at two workers, with 5 % hanging ones (time limit 1 s)
   among them, 99th percentile.  Baseline: the same load with good ones only.
 * after attack: an honest program right after each of some attacks, the slowest median of them.  Baseline: the same
-  after an honest one.
+  after an honest one that works, or sleeps as the threads do, for about as long: caches are as cold then.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ PAIRS = (
 SENTENCE = "We add the two sides, use that $a^2 + b^2 = c^2$, and see that the next term must be {} as well. "
 STDIO = "n = int(input())\nprint(sum(i * i for i in range(n)))\n"
 CALL = "def squares(n):\n    return sum(i * i for i in range(n))\n"
+LONG = "import time\nwhile time.process_time() < 0.15: pass\n"
+SLEEPING = "import time\ntime.sleep(0.55)\n"
 HANGING = "while True:\n    pass\n"
 LIMITS = Limits(2.0, 20.0, 3.0, 512 * 2**20, 2**22, True)
 ATTACKS = {
@@ -219,9 +221,10 @@ def measure_attacks(sandbox: Sandbox, rounds: int) -> Result:
     slowest, quiet = 0.0, 0.0
     for name, attack in ATTACKS.items():
         progress(f"after {name}")
+        other = Program(SLEEPING if name == "threads" else LONG, "stdio", ("",))
         after, before = list[float](), list[float]()
         for _ in range(rounds):
-            in_sandbox(sandbox, honest)
+            in_sandbox(sandbox, other)
             before.append(timed(lambda: in_sandbox(sandbox, honest)))
             list(sandbox.run(Program(attack, "stdio", ("",)), limits))
             after.append(timed(lambda: in_sandbox(sandbox, honest)))
@@ -256,7 +259,7 @@ def main(quick: bool = False, only: str = "math,code,latency,attacks") -> None:
     if "code" in parts:
         results += measure_code(sandbox, 5 if quick else 25)
     if "attacks" in parts:
-        results.append(measure_attacks(sandbox, 3 if quick else 15))
+        results.append(measure_attacks(sandbox, 3 if quick else 25))
     sandbox.close()
     if "latency" in parts:
         results.append(measure_latency(8.0 if quick else 60.0))

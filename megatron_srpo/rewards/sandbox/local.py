@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
@@ -91,17 +91,21 @@ class LocalSandbox:
             raise SrpoError(f"sandbox ({self.level}): {error}") from None
         cases_left = len(program.inputs)
         try:
-            for result in results:
-                cases_left -= 1
-                yield result
-                if limits.stop_at_failure and result.status != "ok":
-                    return
+            with closing(results):
+                for result in results:
+                    cases_left -= 1
+                    yield result
+                    if limits.stop_at_failure and result.status != "ok":
+                        cases_left = 0
+                        break
+            assert self._server is not None
+            self._server.wait_until_idle()  # what it leaves behind is not to slow the next program
         except LostError:
             self.close()
         for _ in range(min(cases_left, 1) if limits.stop_at_failure else cases_left):
             yield CaseResult("killed", b"", "the program's process ended before the case did")
 
-    def _submit(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+    def _submit(self, program: Program, limits: Limits) -> Results:
         """Give the program to the server; to a new one, where what was before has taken the old one along."""
         for _ in range(2):
             self.start()
@@ -194,12 +198,12 @@ class _Server:
         if message != server.READY:
             raise StartError(message.decode("utf-8", "replace"))
 
-    def submit(self, program: Program, limits: Limits) -> Iterator[CaseResult]:
+    def submit(self, program: Program, limits: Limits) -> Results:
         """Results of the cases; fewer than there are when the program's process ended before.
 
         Raises LostError when the server is lost: now, and the program has not run, or with a result.
         """
-        self._wait_until_idle()
+        self.wait_until_idle()
         request = json.dumps({**asdict(program), **asdict(limits)})
         reader, writer = os.pipe()
         results = os.fdopen(reader, "rb", 0)
@@ -215,7 +219,7 @@ class _Server:
         wall = limits.program_seconds * limits.patience + cases.SETUP_SECONDS
         return _frames(results, wall + GRACE_SECONDS, limits.output)
 
-    def _wait_until_idle(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until nothing of the program before is left."""
         if not self._idle and self._receive(time.monotonic() + GRACE_SECONDS) != server.DONE:
             raise LostError
@@ -255,7 +259,7 @@ def map_user(process: int) -> None:
         raise StartError(f"the user of the namespace cannot be mapped ({error})") from None
 
 
-def _frames(results: FileIO, seconds: float, output: int) -> Iterator[CaseResult]:
+def _frames(results: FileIO, seconds: float, output: int) -> Results:
     """Results from a pipe, which is closed at the end; LostError when one takes too long or is something else.
 
     The seconds are for each, from when it is asked for: what is done with the others is no fault of the program.
