@@ -158,6 +158,7 @@ def processes_with(mark: str) -> list[int]:
 
 def state_of_server(sandbox: Recorder) -> tuple[int, int, int]:
     """Number of its processes, and of descriptors and threads of the innermost one."""
+    sandbox.wait_until_idle()
     innermost = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)][-1]
     try:
         descriptors = innermost.num_fds()

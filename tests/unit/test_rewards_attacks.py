@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,27 +202,31 @@ def test_a_hundred_bad_programs_in_a_row_leave_no_trace(sandbox: Recorder) -> No
 
 
 def memory_of_server(sandbox: Recorder) -> int:
+    sandbox.wait_until_idle()
     processes = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)]
     return sum(process.memory_info().rss for process in processes)
 
 
-def test_what_is_left_behind_would_be_seen(sandbox: Recorder, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_behind_would_be_seen(sandbox: Recorder, host: Host) -> None:
     """The checks themselves: they must fail where something has happened."""
     host.check()
-    with monkeypatch.context() as patch:
-        patch.setattr(host, "before", host.before | {"marked": ["x"]})
+    with socket.create_connection(("127.0.0.1", host.told["port"])), pytest.raises(AssertionError, match="called"):
+        host.check()
+    host.listeners[0].accept()[0].close()
+    marked = host.folder / f"escaped-{host.name}"
+    for change, undo in (
+        (marked.touch, marked.unlink),
+        (lambda: host.secret.chmod(0), lambda: host.secret.chmod(0o666)),
+    ):
+        change()
         with pytest.raises(AssertionError):
             host.check()
-    results = sandbox.run(
-        Program("import time\ntime.sleep(100)", "stdio", ("",)), Limits(9, 9, 9, 2**28, 2**20, True)
-    )
-    before = state_of_server(sandbox)
-    watched = iter(results)
-    sandbox.results = []
-    reader = threading.Thread(target=lambda: list(watched))
-    reader.start()
-    assert reader.is_alive()
-    reader.join(0.3)
-    assert state_of_server(sandbox)[0] >= before[0] + 1
-    sandbox.close()
-    reader.join()
+        undo()
+    run_honest(sandbox)
+    before = inside(sandbox)
+    results = sandbox.inner._submit(Program("import time\ntime.sleep(100)", "stdio", ("",)), TIGHT_LIMITS)
+    while len(inside(sandbox)) < len(before) + 2:
+        time.sleep(0.001)
+    del results
+    sandbox.wait_until_idle()
+    assert inside(sandbox) == before
