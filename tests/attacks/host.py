@@ -127,7 +127,8 @@ class Host:
         return {"stats": stats, "marked": marked, "limits": psutil.Process().rlimit(psutil.RLIMIT_CPU)}
 
     def check(self) -> None:
-        assert self.state() == self.before
+        state = self.state()
+        assert state == self.before, f"{state} is no longer {self.before}"
         assert not select.select(self.listeners, [], [], 0)[0], "somebody has called"
 
 

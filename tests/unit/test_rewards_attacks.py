@@ -222,6 +222,7 @@ def test_what_is_left_behind_would_be_seen(sandbox: Recorder, host: Host) -> Non
         with pytest.raises(AssertionError):
             host.check()
         undo()
+    host.before = host.state()  # but for the time at which the folder was changed
     run_honest(sandbox)
     before = inside(sandbox)
     results = sandbox.inner._submit(Program("import time\ntime.sleep(100)", "stdio", ("",)), TIGHT_LIMITS)
