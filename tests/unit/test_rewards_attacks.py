@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -147,6 +148,8 @@ def test_what_the_kernel_says_of_the_walls(sandbox: Recorder) -> None:
         if process == case or sandbox.level != "namespaces":
             assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
     assert os.getsid(case) != os.getsid(0)
+    bounds = Path(f"/proc/{program}/limits").read_text()
+    assert re.search("Max cpu time +10 ", bounds) and re.search("Max address space +[0-9]{10} ", bounds)
     if sandbox.level == "namespaces" and os.geteuid() == 0:
         assert {"65534"} == {*status_of(case)["Uid"].split(), *status_of(case)["Gid"].split()}
         assert not status_of(case)["Groups"]
