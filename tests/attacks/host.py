@@ -127,7 +127,8 @@ class Host:
         return {"stats": stats, "marked": marked, "limits": psutil.Process().rlimit(psutil.RLIMIT_CPU)}
 
     def check(self) -> None:
-        assert self.state() == self.before
+        state = self.state()
+        assert state == self.before, f"{state} is no longer {self.before}"
         assert not select.select(self.listeners, [], [], 0)[0], "somebody has called"
 
 
@@ -158,6 +159,7 @@ def processes_with(mark: str) -> list[int]:
 
 def state_of_server(sandbox: Recorder) -> tuple[int, int, int]:
     """Number of its processes, and of descriptors and threads of the innermost one."""
+    sandbox.wait_until_idle()
     innermost = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)][-1]
     try:
         descriptors = innermost.num_fds()

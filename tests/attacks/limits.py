@@ -167,6 +167,12 @@ def fill():
             size += file.write(bytes(1 << 20))
             if size > 9 << 20: return size
 @attempt
+def fill_by_many():
+    size = 0
+    for number in range(20):
+        with open(f"/tmp/part{number}", "wb", 0) as file: size += file.write(bytes(1 << 20))
+    return size if size > 9 << 20 else None
+@attempt
 def sparse():
     with open("/tmp/sparse", "wb", 0) as file:
         file.truncate(1 << 30)

@@ -199,7 +199,7 @@ def ended(process: int) -> bool:
 
 
 OWNER = """
-import sys
+import os, sys, time
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.rewards.sandbox.jobs import Limits, Program
 from megatron_srpo.rewards.sandbox.local import LocalSandbox
@@ -210,13 +210,21 @@ program = "import signal, time\\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(
 program += "if input() == 'x': time.sleep(1000)"
 for result in sandbox.run(Program(program, "stdio", ("\\n", "x\\n")), Limits(1000, 1000, 3, 2**28, 2**20, False)):
     print(result.status, flush=True)
+    heir = os.fork()
+    if heir == 0:
+        time.sleep(1000)
+    print(heir, flush=True)
 """
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("after", [0.0, 0.02, 0.05, 0.1, None], ids=str)
 def test_nothing_outlives_its_owner(level: str, after: float | None) -> None:
-    """Killed by SIGKILL while the sandbox starts, or while a program sleeps in it."""
+    """Killed by SIGKILL while the sandbox starts, or while a program sleeps in it.
+
+    In the latter case somebody else still holds the owner's sockets and pipes: their end is no help.
+    """
+    heir = 0
     with subprocess.Popen([sys.executable, "-c", OWNER, level], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == "starting\n"
@@ -224,12 +232,17 @@ def test_nothing_outlives_its_owner(level: str, after: float | None) -> None:
         try:
             if after is None:
                 assert owner.stdout.readline() == "ok\n"
+                heir = int(owner.stdout.readline())
                 eventually(lambda: len(processes_with(mark)) >= 3)
             else:
                 time.sleep(after)
         finally:
             owner.kill()
-    eventually(lambda: not processes_with(mark))
+    try:
+        eventually(lambda: not processes_with(mark))
+    finally:
+        if heir:
+            os.kill(heir, 9)
 
 
 USER = """

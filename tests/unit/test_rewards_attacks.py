@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,8 @@ def test_what_the_kernel_says_of_the_walls(sandbox: Recorder) -> None:
         if process == case or sandbox.level != "namespaces":
             assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
     assert os.getsid(case) != os.getsid(0)
+    bounds = Path(f"/proc/{program}/limits").read_text()
+    assert re.search("Max cpu time +10 ", bounds) and re.search("Max address space +[0-9]{10} ", bounds)
     if sandbox.level == "namespaces" and os.geteuid() == 0:
         assert {"65534"} == {*status_of(case)["Uid"].split(), *status_of(case)["Gid"].split()}
         assert not status_of(case)["Groups"]
@@ -202,27 +205,32 @@ def test_a_hundred_bad_programs_in_a_row_leave_no_trace(sandbox: Recorder) -> No
 
 
 def memory_of_server(sandbox: Recorder) -> int:
+    sandbox.wait_until_idle()
     processes = [psutil.Process(sandbox.process), *psutil.Process(sandbox.process).children(recursive=True)]
     return sum(process.memory_info().rss for process in processes)
 
 
-def test_what_is_left_behind_would_be_seen(sandbox: Recorder, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_behind_would_be_seen(sandbox: Recorder, host: Host) -> None:
     """The checks themselves: they must fail where something has happened."""
     host.check()
-    with monkeypatch.context() as patch:
-        patch.setattr(host, "before", host.before | {"marked": ["x"]})
+    with socket.create_connection(("127.0.0.1", host.told["port"])), pytest.raises(AssertionError, match="called"):
+        host.check()
+    host.listeners[0].accept()[0].close()
+    marked = host.folder / f"escaped-{host.name}"
+    for change, undo in (
+        (marked.touch, marked.unlink),
+        (lambda: host.secret.chmod(0), lambda: host.secret.chmod(0o666)),
+    ):
+        change()
         with pytest.raises(AssertionError):
             host.check()
-    results = sandbox.run(
-        Program("import time\ntime.sleep(100)", "stdio", ("",)), Limits(9, 9, 9, 2**28, 2**20, True)
-    )
-    before = state_of_server(sandbox)
-    watched = iter(results)
-    sandbox.results = []
-    reader = threading.Thread(target=lambda: list(watched))
-    reader.start()
-    assert reader.is_alive()
-    reader.join(0.3)
-    assert state_of_server(sandbox)[0] >= before[0] + 1
-    sandbox.close()
-    reader.join()
+        undo()
+    host.before = host.state()  # but for the time at which the folder was changed
+    run_honest(sandbox)
+    before = inside(sandbox)
+    results = sandbox.inner._submit(Program("import time\ntime.sleep(100)", "stdio", ("",)), TIGHT_LIMITS)
+    while len(inside(sandbox)) < len(before) + 2:
+        time.sleep(0.001)
+    del results
+    sandbox.wait_until_idle()
+    assert inside(sandbox) == before
