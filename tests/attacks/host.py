@@ -43,7 +43,7 @@ class Recorder:
     def wait_until_idle(self) -> None:
         """Until the server says that nothing of the last program is left."""
         assert self.inner._server is not None
-        self.inner._server._wait_until_idle()
+        self.inner._server.wait_until_idle()
 
     @property
     def process(self) -> int:
