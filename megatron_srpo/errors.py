@@ -21,3 +21,8 @@ class StoppedError(Exception):
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
         self.number = number
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's own words without line breaks, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from megatron_srpo.data.code_tests import parse_tests
 from megatron_srpo.data.problem import Problem
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.recipe.model_folder import load_tokenizer
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def check_columns(path: Path, required: Sequence[str] = REQUIRED) -> None:
     try:
         metadata = pyarrow.parquet.read_metadata(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SrpoError(f"{path}: not a readable parquet file ({_one_line(error)}).") from None
+        raise SrpoError(f"{path}: not a readable parquet file ({one_line(error)}).") from None
     _require(path, metadata.schema.to_arrow_schema().names, required)
     if metadata.num_rows == 0:
         raise SrpoError(f"{path}: {NO_ROWS}")
@@ -104,7 +104,7 @@ def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[dict[str, 
             raise SrpoError(f"{path}: {NO_ROWS}") from None
         except (DatasetGenerationError, OSError, ValueError) as error:
             cause = error.__cause__ or error
-            raise SrpoError(f"{path}: the rows cannot be read ({_one_line(cause)}).") from None
+            raise SrpoError(f"{path}: the rows cannot be read ({one_line(cause)}).") from None
         _require(path, table.column_names, required)
         rows: list[dict[str, Any]] = table.to_list()
     return rows
@@ -182,10 +182,6 @@ def _meta(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise SrpoError(f"{where}, column meta: expected an object, found {type(value).__name__}.")
     return value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class PromptEncoder:
