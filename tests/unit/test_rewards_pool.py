@@ -24,6 +24,7 @@ from megatron_srpo.rewards import messages, worker
 from megatron_srpo.rewards.judge import Judge
 from megatron_srpo.rewards.pool import RewardPool
 from megatron_srpo.rewards.score import Reward, failure
+from megatron_srpo.workers import messages as frames
 
 FUNCTIONS = "tests.unit.reward_functions"
 PROBLEM = Problem("p", "What is 40 + 2?", "42")
@@ -330,10 +331,10 @@ TESTS = st.builds(
 
 @given(st.builds(Problem, st.text(), st.text(), st.text(), domain=st.text(), tests=st.none() | TESTS))
 def test_a_problem_survives_the_way_to_a_worker(problem: Problem) -> None:
-    content = messages.encode(messages.problem_message(problem))
-    size = messages.size_of(content[: messages.LENGTH_BYTES])
-    assert len(content) == messages.LENGTH_BYTES + size
-    assert messages.problem_of(messages.json.loads(content[messages.LENGTH_BYTES :])) == problem
+    content = frames.encode(messages.problem_message(problem))
+    size = frames.size_of(content[: frames.LENGTH_BYTES])
+    assert len(content) == frames.LENGTH_BYTES + size
+    assert messages.problem_of(frames.json.loads(content[frames.LENGTH_BYTES :])) == problem
 
 
 def test_causes_name_the_place_and_are_short() -> None:
