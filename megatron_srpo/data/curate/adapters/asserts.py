@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from megatron_srpo.data.curate.adapters.cases import Case, call_tests
-from megatron_srpo.data.curate.adapters.functions import with_function
+from megatron_srpo.data.curate.adapters.functions import names, with_function
 from megatron_srpo.data.curate.adapters.row import Row, is_unicode, kind_of, listing, notes, optional_text, text
 from megatron_srpo.data.curate.draft import BadRow, Draft
 
@@ -38,7 +38,7 @@ def human_eval(row: Row) -> Draft:
     found = [_call(statement) for statement in statements if statement is not None]
     calls = [call for call in found if call is not None and call.function == "candidate"]
     tests, meta = _tests(name, calls, len(statements))
-    if name not in begun:
+    if begun.strip() and not names(begun, name):
         raise BadRow(f"the prompt does not begin the function {name[:80]!r}.")
     prompt = with_function(COMPLETE if begun.strip() else "", name, begun) if name else begun
     return Draft(
@@ -91,7 +91,7 @@ def _tests(function: str, calls: list[Call], statements: int) -> tuple[str, dict
 
 
 def _asserts_of_check(test: str) -> list[ast.Assert | None]:
-    """The statements in the function `check`, whose parameter is called `candidate`; None for those further inside."""
+    """The statements in the function `check`, whose parameter is `candidate`; None for each further inside."""
     for node in _parsed(test).body:
         if isinstance(node, ast.FunctionDef) and node.name == "check":
             direct = {id(inside) for inside in node.body}

@@ -7,12 +7,11 @@ numbers for keys) costs the case that it stands in, and not the problem.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from megatron_srpo.data.code_tests import LONGEST_TESTS, parse_tests
+from megatron_srpo.data.curate.adapters.exact import Unfit, read_line
 from megatron_srpo.data.curate.draft import BadRow
 from megatron_srpo.errors import SrpoError
 
@@ -20,25 +19,6 @@ DEEPEST = 8  # lists in lists that an annotation may have
 
 Case = tuple[Any, Any]
 """What is given, and what is expected; `Unfit` where the set has something else."""
-
-
-@dataclass(frozen=True)
-class Unfit:
-    """Stands in the place of a value that no test can hold."""
-
-    reason: str
-
-
-def read_tests(text: str, what: str) -> Any:
-    """What JSON text holds, with `Unfit` for numbers that are beyond JSON or Python's limits.
-
-    Raises:
-        BadRow: when the text is no JSON.
-    """
-    try:
-        return _loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadRow(f"{what} is no readable JSON ({error}).") from None
 
 
 def stdio_tests(pairs: Iterable[Case]) -> tuple[str, dict[str, Any]]:
@@ -71,7 +51,7 @@ def call_cases(pairs: Sequence[Case], starter_code: str) -> list[Case]:
     for given, expected in pairs:
         if isinstance(given, str):
             lines = [line for line in given.split("\n") if line.strip()]
-            case: Case = ([_line(line) for line in lines], _line(expected))
+            case: Case = ([read_line(line) for line in lines], read_line(expected))
         elif isinstance(given, list):
             case = (given, expected[0] if wrapped else expected)
         else:
@@ -158,42 +138,6 @@ def _joined(value: Any) -> Any:
     if isinstance(value, list | tuple) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
     return value if isinstance(value, str) else Unfit("what is read or printed is no text")
-
-
-def _line(text: Any) -> Any:
-    """The value that a line of JSON holds; one that is there as a value is taken as it is."""
-    if not isinstance(text, str):
-        return text
-    try:
-        return _loads(text)
-    except (ValueError, RecursionError):
-        return Unfit("an argument or a value is no JSON")
-
-
-def _loads(text: str) -> Any:
-    """Like json.loads, with `Unfit` for numbers that Python or JSON cannot hold."""
-    try:
-        return json.loads(text, parse_float=_finite, parse_constant=_constant)
-    except json.JSONDecodeError:
-        raise
-    except ValueError:  # an integer of more digits than Python reads; slower, so only where it needs to be
-        return json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_constant)
-
-
-def _integer(text: str) -> int | Unfit:
-    try:
-        return int(text)
-    except ValueError:
-        return Unfit(f"a number has {len(text)} digits")
-
-
-def _finite(text: str) -> float | Unfit:
-    number = float(text)
-    return number if math.isfinite(number) else _constant(text)
-
-
-def _constant(name: str) -> Unfit:
-    return Unfit(f"{name:.80} is no finite number")
 
 
 def _are_wrapped(expected: Sequence[Any], starter_code: str) -> bool:

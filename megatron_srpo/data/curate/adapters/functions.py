@@ -15,9 +15,14 @@ def with_function(prompt: str, function: str, starter_code: str) -> str:
     return f"{prompt.rstrip()}\n\n{function_note(function, starter_code)}" if prompt.strip() else ""
 
 
+def names(code: str, function: str) -> bool:
+    """Whether the function's name stands in the code."""
+    return re.search(rf"\b{re.escape(function)}\b", code) is not None
+
+
 def function_note(function: str, starter_code: str) -> str:
     """One sentence that says what must be defined, and below it the starter code in a fence."""
-    if not re.search(rf"\b{re.escape(function)}\b", starter_code):
+    if not names(starter_code, function):
         starter_code = ""  # of something else; it would lead away from what is called
     what = f"the function `{function}`"
     if not starter_code:

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_srpo.data.curate.adapters.cases import (
-    call_cases,
-    call_tests,
-    paired,
-    read_tests,
-    stdio_tests,
-)
+from megatron_srpo.data.curate.adapters.cases import call_cases, call_tests, paired, stdio_tests
+from megatron_srpo.data.curate.adapters.exact import read_tests
 from megatron_srpo.data.curate.adapters.row import is_unicode, kind_of, listing, text_of
 from megatron_srpo.data.curate.draft import BadRow
 

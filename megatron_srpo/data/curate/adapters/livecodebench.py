@@ -8,7 +8,8 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_srpo.data.curate.adapters.cases import Case, call_cases, call_tests, read_tests, stdio_tests
+from megatron_srpo.data.curate.adapters.cases import Case, call_cases, call_tests, stdio_tests
+from megatron_srpo.data.curate.adapters.exact import read_tests
 from megatron_srpo.data.curate.adapters.functions import with_function
 from megatron_srpo.data.curate.adapters.row import Row, kind_of, mapping, notes, optional_text, text, text_of
 from megatron_srpo.data.curate.draft import BadRow, Draft
