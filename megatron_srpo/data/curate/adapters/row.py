@@ -12,6 +12,15 @@ from megatron_srpo.data.curate.draft import BadRow
 
 Row = Mapping[str, Any]
 
+KINDS = {
+    "NoneType": "nothing",
+    "dict": "an object",
+    "list": "a list",
+    "str": "text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+}
 DEEPEST_NOTE = 20  # levels of lists and objects in a note; deeper ones are left out
 
 
@@ -146,9 +155,7 @@ def is_unicode(value: str) -> bool:
 
 def kind_of(value: Any) -> str:
     """The type of a value, for people."""
-    return {"NoneType": "nothing", "dict": "an object", "str": "text"}.get(
-        type(value).__name__, f"a value of type {type(value).__name__}"
-    )
+    return KINDS.get(type(value).__name__, f"a value of type {type(value).__name__}")
 
 
 def _missing(row: Row, name: str) -> BadRow:
