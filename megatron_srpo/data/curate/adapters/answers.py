@@ -1,0 +1,52 @@
+"""Reference answers of mathematics: out of their boxes and dollars."""
+
+from __future__ import annotations
+
+import re
+
+from megatron_srpo.rewards.answers import box_spans, outermost_boxes
+
+FRAMES = re.compile(r"\\fbox(?=\s*\{)")
+BARE_BOX = re.compile(r"\\f?boxed[ \t]+([^\s{}$]+)")  # \boxed 5, which TeX takes for \boxed{5}
+MOST_WRAPPED = 8  # boxes and dollars around each other; more are no answer but an attack on our time
+DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+
+
+def last_box(solution: str) -> str:
+    """What stands in the last closed box of a solution, bare; empty where there is none."""
+    solution = FRAMES.sub(r"\\boxed", solution)
+    contents, _ = outermost_boxes(solution)
+    if contents:
+        return bare(contents[-1])
+    unbraced = BARE_BOX.findall(solution)
+    return bare(unbraced[-1].rstrip(".,;")) if unbraced else ""
+
+
+def bare(answer: str) -> str:
+    """The answer without the one box in it, the words around that box, and the dollars around it all."""
+    answer = answer.strip()
+    for _ in range(MOST_WRAPPED):
+        inner = _without_box(_without_dollars(answer)).strip()
+        if inner == answer:
+            break
+        answer = inner
+    return answer
+
+
+def _without_box(answer: str) -> str:
+    spans, _ = box_spans(answer)
+    if len(spans) != 1:
+        return answer  # of several boxes none is the answer; the text stays, and its reader will say so
+    box, start, end, after = spans[0]
+    has_more = any(character.isdigit() for character in answer[:box] + answer[after:])
+    return answer if has_more else answer[start:end]
+
+
+def _without_dollars(answer: str) -> str:
+    for start, end in DELIMITERS:
+        inner = answer[len(start) : -len(end)]
+        # "$1$ and $2$" begins and ends with dollars, but they are not one pair.
+        is_one_pair = start not in inner and end not in inner and not inner.endswith("\\")
+        if len(answer) > len(start + end) and answer.startswith(start) and answer.endswith(end) and is_one_pair:
+            return inner
+    return answer
