@@ -33,6 +33,10 @@ rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
 app.add_typer(rewards, name="reward")
 
 
+data_commands = typer.Typer(help="Sets of problems.", no_args_is_help=True)
+app.add_typer(data_commands, name="data")
+
+
 @app.callback()
 def _commands() -> None:
     """Keep `srpo NAME` a command even while there is only one."""
@@ -147,6 +151,24 @@ def check_rewards(
     changes = overrides or ()
     section = load_reward_section(changes) if recipe is None else load_recipe(recipe, changes).reward
     check(file, section, limit, as_json, Console())
+
+
+@data_commands.command()
+def curate(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file of the curation.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Values to change, such as workers=8."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, whatever is there.")] = False,
+) -> None:
+    """Make a verified set of problems out of public ones; see docs/data.md."""
+    from rich.console import Console
+
+    from megatron_srpo.data.curate.config import load_config
+    from megatron_srpo.data.curate.run import curate as run
+
+    run(load_config(config, tuple(overrides or ())), fresh, Console())
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import traceback
+from pathlib import Path
 
 
 class SrpoError(Exception):
@@ -13,6 +15,7 @@ class SrpoError(Exception):
 
 
 EXIT_BAD_INPUT = 2
+LONGEST_CAUSE = 300  # characters
 
 
 class StoppedError(Exception):
@@ -26,3 +29,12 @@ class StoppedError(Exception):
 def one_line(error: BaseException) -> str:
     """An exception's own words without line breaks, or its kind where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def cause_of(error: BaseException) -> str:
+    """The exception and, unless it is our own, where it was raised."""
+    text = " ".join(f"{error}".split())[:LONGEST_CAUSE]
+    if isinstance(error, SrpoError):
+        return text
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"

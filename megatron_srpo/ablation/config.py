@@ -10,12 +10,12 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import replace_file
 from megatron_srpo.recipe import yaml_form
 from megatron_srpo.recipe.explain import explain
 from megatron_srpo.recipe.load import load_recipe
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.recipe.section import NonNegativeInt, PositiveInt, Section
-from megatron_srpo.rollout.journal import replace_file
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

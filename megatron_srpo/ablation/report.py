@@ -13,8 +13,8 @@ from megatron_srpo.ablation.config import Ablation, PlannedRun
 from megatron_srpo.ablation.curves import RunCurve, read_curve
 from megatron_srpo.ablation.plot import plot_curves
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import replace_file
 from megatron_srpo.launch.run_directory import check_recorded, is_finished
-from megatron_srpo.rollout.journal import replace_file
 
 
 def write_report(ablation: Ablation, runs: Sequence[PlannedRun], console: Console) -> None:

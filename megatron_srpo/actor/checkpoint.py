@@ -25,7 +25,7 @@ from megatron.core.dist_checkpointing.core import CheckpointingException
 
 from megatron_srpo.actor.step import Actor
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import sync_folder
+from megatron_srpo.files import sync
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"^step-(\d{6})$")
@@ -71,7 +71,7 @@ def save_checkpoint(actor: Actor, root: Path, keep: int) -> Path:
         _write_manifest(actor, temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        sync_folder(root)
+        sync(root)
         for version in checkpoint_versions(root)[:-keep]:
             shutil.rmtree(checkpoint_folder(root, version))
     dist.barrier()
@@ -94,7 +94,7 @@ def _write_manifest(actor: Actor, folder: Path) -> None:
         file.write(json.dumps(manifest, indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(folder)
+    sync(folder)
 
 
 def load_checkpoint(actor: Actor, root: Path, version: int) -> None:

@@ -24,7 +24,8 @@ from megatron_srpo.curriculum.history import groups_of, outcomes_of
 from megatron_srpo.curriculum.outcomes import GroupOutcome
 from megatron_srpo.curriculum.stages import Switch
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import Journal, replace_file, sync_folder
+from megatron_srpo.files import replace_file, sync
+from megatron_srpo.rollout.journal import Journal
 
 _SNAPSHOT = re.compile(r"^step-(\d{6})\.npz$")
 _SWITCH = re.compile(r"^stage-(\d{6})\.json$")
@@ -120,7 +121,7 @@ class CurriculumStore:
         replace_file(path, json.dumps(asdict(switch), indent=2).encode() + b"\n")
         if self.is_requested(switch.stage):
             self._request.unlink()
-            sync_folder(self._run_dir)
+            sync(self._run_dir)
 
     @property
     def _request(self) -> Path:

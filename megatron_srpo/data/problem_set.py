@@ -2,7 +2,8 @@
 
     SET/manifest.json                      written last and atomically: what it does not name is not there
     SET/problems/part-00000-1f2e3d4c.parquet
-    SET/rejected/, SET/card.md, ...        see docs/data.md
+    SET/refused/, SET/quarantined/         the rows that were left out, with the reasons
+    SET/card.md                            the same for people
 
 A part's name holds the beginning of its hash, so a changed set has other names: a new version is written beside
 the old one, the manifest is exchanged, and what it no longer names is removed.
@@ -11,7 +12,6 @@ the old one, the manifest is exchanged, and what it no longer names is removed.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ import pyarrow.parquet
 from pydantic import Field, ValidationError
 
 from megatron_srpo.errors import SrpoError, one_line
+from megatron_srpo.files import replace_file, sync
 from megatron_srpo.recipe.section import Section
 
 MANIFEST = "manifest.json"
-PROBLEMS = "problems"
+PROBLEMS, REFUSED, QUARANTINED = "problems", "refused", "quarantined"  # its subfolders
 FORMAT = 1
 ROWS_PER_PART = 20_000
 BYTES_PER_PART = 2**28  # of the rows in memory; tests of code problems can be megabytes
@@ -63,7 +64,10 @@ class Manifest(Section):
     format: int = FORMAT
     name: str
     problems: tuple[Part, ...]
-    rejected: tuple[Part, ...] = ()
+    refused: tuple[Part, ...] = ()
+    """Rows that rules have left out, with the reasons."""
+    quarantined: tuple[Part, ...] = ()
+    """Rows that could not be handled."""
     counts: dict[str, Any] = Field(default_factory=dict)
     """By source, domain, rule and so on; for people and `srpo data show`."""
     inputs: dict[str, Any] = Field(default_factory=dict)
@@ -173,7 +177,7 @@ class PartWriter:
         )
         digest = _sha256(temporary)
         file = f"{self._kind}/part-{len(self.parts):05d}-{digest[:8]}.parquet"
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(self._folder / file)
         size = (self._folder / file).stat().st_size
         self.parts.append(Part(file=file, rows=self._rows, bytes=size, sha256=digest))
@@ -182,13 +186,9 @@ class PartWriter:
 
 def commit(folder: Path, manifest: Manifest) -> None:
     """Exchange the manifest, which makes its parts the set, and remove parts that it does not name."""
-    temporary = folder / f"{MANIFEST}.tmp"
-    temporary.write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(folder / MANIFEST)
-    _sync(folder)
-    named = {part.file for part in (*manifest.problems, *manifest.rejected)}
-    for kind in (PROBLEMS, "rejected"):
+    replace_file(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    named = {part.file for part in (*manifest.problems, *manifest.refused, *manifest.quarantined)}
+    for kind in (PROBLEMS, REFUSED, QUARANTINED):
         for path in (folder / kind).glob("part*"):
             if f"{kind}/{path.name}" not in named:
                 path.unlink()
@@ -200,12 +200,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

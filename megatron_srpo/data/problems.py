@@ -97,7 +97,7 @@ def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[dict[str, 
     from datasets.exceptions import DatasetGenerationError
 
     read = datasets.Dataset.from_parquet if path.suffix in PARQUET else datasets.Dataset.from_json
-    with tempfile.TemporaryDirectory(prefix="srpo-data-") as cache, _quiet():
+    with tempfile.TemporaryDirectory(prefix="srpo-data-") as cache, quiet():
         try:
             table = read(str(path), cache_dir=cache, keep_in_memory=True)
         except StopIteration:  # of its JSON reader, for an empty file
@@ -111,7 +111,7 @@ def read_rows(path: Path, required: Sequence[str] = REQUIRED) -> list[dict[str, 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the library's progress bars and log lines: what went wrong is in the exception."""
     from datasets.utils import logging
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import hold, replace_file
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.rollout.journal import Journal, replace_file
+from megatron_srpo.rollout.journal import Journal
 
 FINISHED = "finished.json"
 # What may change between two starts of one run: nothing that changes what is learned from what is recorded.
@@ -52,14 +52,8 @@ class RunDirectory:
         """
         self.path = recipe.directory
         self.recipe = recipe
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock: IO[str] = (self.path / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SrpoError(
-                f"{self.path}: another srpo train uses this run directory; wait for it, stop it, or give --run-dir"
-            ) from None
+        taken = "another srpo train uses this run directory; wait for it, stop it, or give --run-dir"
+        self._lock: IO[str] = hold(self.path, f"{self.path}: {taken}")
         self._check_resume()
         self._check_recipe()
         temporary = self.path / "recipe.yaml.tmp"

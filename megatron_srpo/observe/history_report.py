@@ -13,7 +13,8 @@ from rich.table import Table
 
 from megatron_srpo.curriculum.history import journal_groups
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import Journal, write_table
+from megatron_srpo.files import write_table
+from megatron_srpo.rollout.journal import Journal
 
 
 def select(run: Path, prompt: str | None, stage: str | None) -> pa.Table:

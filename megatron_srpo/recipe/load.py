@@ -44,9 +44,17 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         SrpoError: naming the file and the dotted key, with one line for each thing that is wrong.
     """
-    path = Path(path)
+    return load_checked(Recipe, Path(path), overrides)
+
+
+def load_checked(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
+    """The same for a file of another schema.
+
+    Raises:
+        SrpoError: as `load_recipe`.
+    """
     layers = [*_file_layers(path, ()), *(_override_layer(text) for text in overrides)]
-    return _checked(Recipe, layers, str(path))
+    return _checked(model, layers, str(path))
 
 
 def load_reward_section(overrides: Sequence[str]) -> RewardSection:

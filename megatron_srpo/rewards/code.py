@@ -39,13 +39,18 @@ class CodeJudge:
         program, format_ok, missing = extract_program(response, answer_format)
         if program is None:
             return Score(0, format_ok, None, missing)
-        passed, reason = self._passed(program, tests)
+        passed, reason = self.passes(program, tests)
         cases = len(tests.inputs)
         reason = f"{passed} of {cases} cases" if passed == cases else f"{passed} of {cases} cases, {reason}"
         credit = passed / cases if self._section.credit == "share" else None
         return Score(int(passed == cases), format_ok, program, reason, credit)
 
-    def _passed(self, source: str, tests: CodeTests) -> tuple[int, str]:
+    def outputs(self, source: str, tests: CodeTests) -> list[CaseResult]:
+        """What a program makes of every case, right or wrong."""
+        program = Program(source, tests.kind, tests.inputs, tests.function, tests.language)
+        return list(self._run(self._programs, program, stop=False))
+
+    def passes(self, source: str, tests: CodeTests) -> tuple[int, str]:
         """How many cases pass, and why the first of the others does not; after it, none runs without need."""
         to_the_end = self._section.credit == "share"
         program = Program(source, tests.kind, tests.inputs, tests.function, tests.language)

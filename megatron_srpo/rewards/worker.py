@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import socket
-import traceback
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from megatron_srpo.data.problem import Problem
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.errors import cause_of
 from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.rewards.judge import Judge
 from megatron_srpo.rewards.messages import problem_of, reward_message
 from megatron_srpo.rewards.score import Reward, failure
 from megatron_srpo.workers import messages
 from megatron_srpo.workers.nursery import Work
-
-LONGEST_CAUSE = 300  # characters
 
 
 def make_work(settings: Any) -> Work:
@@ -44,12 +40,3 @@ def judged(judge: Judge, response: str, problem: Problem) -> Reward:
         return judge.reward(response, problem)
     except Exception as error:  # reported on the sample and counted, see Reward.error
         return failure(cause_of(error), judge.least)
-
-
-def cause_of(error: BaseException) -> str:
-    """The exception and, unless it is our own, where it was raised."""
-    text = " ".join(f"{error}".split())[:LONGEST_CAUSE]
-    if isinstance(error, SrpoError):
-        return text
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {text} ({Path(frame.filename).name}, line {frame.lineno})"

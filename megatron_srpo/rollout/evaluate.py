@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from megatron_srpo.data.problem import Problem
+from megatron_srpo.files import write_table
 from megatron_srpo.observe.summary import error_alarm
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.collect import Prompt, RolloutCollector
-from megatron_srpo.rollout.journal import SCHEMA, read_table, rows_of, write_table
+from megatron_srpo.rollout.journal import SCHEMA, read_table, rows_of
 
 
 class HeldOut:

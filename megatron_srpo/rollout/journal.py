@@ -13,8 +13,6 @@ Invariants:
 
 from __future__ import annotations
 
-import io
-import os
 import re
 import shutil
 from collections.abc import Collection, Sequence
@@ -27,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import write_table
 
 if TYPE_CHECKING:
     # The trainer reads step files without the data and reward packages behind a group.
@@ -141,36 +140,6 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     if columns is None and table.schema.names != [field.name for field in fields(Row)]:
         raise SrpoError(f"{path}: columns {table.schema.names} are not those of a step file")
     return table
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write parquet under a temporary name, sync it, and rename it to `path`; the folder is synced too."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    replace_file(path, buffer.getbuffer())
-
-
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Put a file in its place so that it is there in full or not at all, whatever crashes when."""
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        sync_folder(path.parent.parent)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Journal:

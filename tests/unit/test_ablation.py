@@ -15,8 +15,9 @@ from megatron_srpo.ablation.config import load_ablation, plan_runs
 from megatron_srpo.ablation.curves import RunCurve, read_curve
 from megatron_srpo.ablation.report import write_report
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import write_table
 from megatron_srpo.recipe.load import resolved_yaml
-from megatron_srpo.rollout.journal import SCHEMA, Journal, write_table
+from megatron_srpo.rollout.journal import SCHEMA, Journal
 from tests.conftest import REPOSITORY
 from tests.support import journal_row
 

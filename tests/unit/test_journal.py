@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import Journal, read_step, replace_file
+from megatron_srpo.files import replace_file
+from megatron_srpo.rollout.journal import Journal, read_step
 from tests.support import journal_row as row
 
 

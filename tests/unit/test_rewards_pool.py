@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from megatron_srpo.data.code_tests import CodeTests
 from megatron_srpo.data.problem import Problem
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.errors import SrpoError, cause_of
 from megatron_srpo.recipe.reward import RewardSection
-from megatron_srpo.rewards import messages, worker
+from megatron_srpo.rewards import messages
 from megatron_srpo.rewards.judge import Judge
 from megatron_srpo.rewards.pool import RewardPool
 from megatron_srpo.rewards.score import Reward, failure
@@ -341,7 +341,7 @@ def test_causes_name_the_place_and_are_short() -> None:
     try:
         raise ValueError("x\ny" * 1000)
     except ValueError as error:
-        cause = worker.cause_of(error)
+        cause = cause_of(error)
     assert cause.startswith("ValueError: x yx yx")
     assert f"({Path(__file__).name}, line " in cause
     assert len(cause) < 400

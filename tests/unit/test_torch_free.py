@@ -12,6 +12,7 @@ import megatron_srpo
 PACKAGES = ("ablation", "recipe", "curriculum", "data", "rewards", "launch", "observe", "workers")
 MODULES = (
     "errors",
+    "files",
     "cli",
     "controller",
     "rollout.client",

@@ -39,8 +39,9 @@ from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.draws import StepDraws
 from megatron_srpo.curriculum.outcomes import GroupOutcome
 from megatron_srpo.curriculum.restore import CurriculumStore, Restored
+from megatron_srpo.files import write_table
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.rollout.journal import SCHEMA, Journal, Row, write_table
+from megatron_srpo.rollout.journal import SCHEMA, Journal, Row
 
 PROMPTS, SAMPLES, EPOCHS, STEPS, TAIL = 256, 8, 50, 1000, 20
 SOURCE = "bench"

@@ -28,7 +28,7 @@ from megatron_srpo.rewards.math.text import Written, readings, tidy
 from megatron_srpo.rewards.math.tokens import Unreadable
 from megatron_srpo.rewards.math.tree import Node, Num, Op, Seq
 from megatron_srpo.rewards.math.units import Unit
-from megatron_srpo.rewards.math.values import NotWorkedOut
+from megatron_srpo.rewards.math.values import NotWorkedOut, exact
 from megatron_srpo.rewards.math.words import squeezed, without_number_words, words_agree
 from megatron_srpo.rewards.score import Score
 
@@ -145,6 +145,16 @@ def reference_of(gold: str) -> Reference:
     text = tidy(gold) if len(gold) <= LONGEST_REFERENCE else gold
     text = gold if text is None else without_number_words(text)
     return Reference(gold, text, tuple(_read_all(text, grouped=True)))
+
+
+def canonical(answer: str) -> str:
+    """A text for grouping answers: the same for equal rational numbers, and for what is written the same."""
+    reference = reference_of(answer.strip())
+    if reference.readings and reference.readings[0].unit is None:
+        value = exact(reference.readings[0].node)
+        if value is not None:
+            return f"{value.numerator:x}/{value.denominator:x}"
+    return squeezed(reference.tidy)
 
 
 def _read_all(text: str, grouped: bool) -> list[Reading]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from megatron_srpo.curriculum.history import SCHEMA, groups_of, journal_groups, outcome_of, outcomes_of
 from megatron_srpo.curriculum.outcomes import GroupOutcome
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.rollout.journal import Journal, Row, read_step, write_table
+from megatron_srpo.files import write_table
+from megatron_srpo.rollout.journal import Journal, Row, read_step
 from tests.unit.curriculum.folder import rows_of
 
 

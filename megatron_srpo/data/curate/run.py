@@ -1,0 +1,206 @@
+"""`srpo data curate`: hands units to workers, and makes a set of what they have written.
+
+    OUT/work/job.json          what is being made: config and inputs
+    OUT/work/units/NAME/       finished units, see unit.py
+
+A unit that is there is never done again.  Which rows it has depends on the config and the inputs alone, so a
+run that was killed and went on with other workers ends in the same bytes as one that nothing disturbed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from megatron_srpo.data.curate import sources, unit
+from megatron_srpo.data.curate.config import CurateConfig
+from megatron_srpo.data.curate.finish import Finish
+from megatron_srpo.data.curate.place import Place
+from megatron_srpo.data.curate.progress import Bars
+from megatron_srpo.data.problem_set import is_problem_set, read_manifest
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import hold, replace_file
+from megatron_srpo.launch.stop import run_until_signal
+from megatron_srpo.tasks import gather_or_cancel
+from megatron_srpo.workers.host import GRACE_SECONDS, LostError, Nursery, Order, Worker
+
+JOB, UNITS = "job.json", "units"
+TOO_LONG = "ended by SIGALRM"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A unit to do."""
+
+    source: str
+    chunk: sources.Chunk
+    folder: Path
+
+
+def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
+    """Make the set of a config, or go on with it.
+
+    Args:
+        config: what to make.
+        fresh: begin again, whatever is there.
+        console: where progress and the outcome are shown.
+
+    Raises:
+        SrpoError: for what the user can mend; what is done is kept.
+        StoppedError: after SIGINT or SIGTERM; the same command goes on.
+    """
+    with hold(config.out, f"{config.out}: another srpo data command uses this folder; wait for it or stop it"):
+        work = config.out / "work"
+        job = {"config": config.identity(), "inputs": _inputs(config)}
+        if fresh:
+            shutil.rmtree(work, ignore_errors=True)
+        elif is_problem_set(config.out):
+            manifest = read_manifest(config.out)
+            _compare(config.out, {"config": manifest.config, "inputs": manifest.inputs}, job)
+            shutil.rmtree(work, ignore_errors=True)
+            console.print(f"{config.out}: the set is finished", highlight=False)
+            return
+        if (work / JOB).exists():
+            _compare(config.out, json.loads((work / JOB).read_text(encoding="utf-8")), job)
+        else:
+            replace_file(work / JOB, json.dumps(job, indent=1).encode())
+        run_until_signal(_curate(config, work, job["inputs"], console))
+        shutil.rmtree(work)
+
+
+async def _curate(config: CurateConfig, work: Path, inputs: dict[str, Any], console: Console) -> None:
+    with Bars(console) as bars:
+        for name, source in config.sources.items():
+            bars.add(name, sources.known_rows(source), source.limit)
+        nursery = Nursery(_order(config))
+        workers = [Worker(nursery, number) for number in range(config.workers)]
+        await nursery.start()
+        try:
+            tasks = Tasks(config, work / UNITS, bars)
+            serving = (_serve(worker, tasks, work / f"at-{number}") for number, worker in enumerate(workers))
+            await gather_or_cancel(*serving)
+            finish = Finish(config, inputs, tasks.folders, bars)
+            different = await asyncio.to_thread(finish.same_texts)
+            await workers[0].ask({"compare": different})
+            agreeing = await workers[0].receive() if different else []
+        finally:
+            for worker in workers:
+                worker.close()
+            await nursery.close()
+        manifest = await asyncio.to_thread(finish.write, agreeing)
+    console.print(finish.summary(manifest), highlight=False, markup=False, soft_wrap=True)
+
+
+class Tasks:
+    """Units that are not done yet, one after the other, read as they are asked for."""
+
+    def __init__(self, config: CurateConfig, units: Path, bars: Bars) -> None:
+        self._iterator = self._all(config)
+        self._units, self._bars = units, bars
+        self._lock = asyncio.Lock()
+        self.folders: list[Path] = []
+        """Of all units that there are, in the order of the sources and their rows."""
+
+    async def next(self) -> Task | None:
+        """The next one, or None at the end."""
+        async with self._lock:
+            return await asyncio.to_thread(next, self._iterator, None)
+
+    def _all(self, config: CurateConfig) -> Iterator[Task]:
+        for name, source in config.sources.items():
+            for chunk in sources.chunks(source, config.rows_per_unit, source.limit):
+                folder = self._units / unit.folder_name(name, chunk.first)
+                self.folders.append(folder)
+                if folder.exists():
+                    self.done(json.loads((folder / unit.SUMMARY).read_text(encoding="utf-8")))
+                else:
+                    yield Task(name, chunk, folder)
+
+    def done(self, summary: dict[str, Any]) -> None:
+        """Show that a unit is finished."""
+        self._bars.advance(summary["source"], summary["rows"], summary["kept"])
+
+
+async def _serve(worker: Worker, tasks: Tasks, at: Path) -> None:
+    """Have one worker do units until there are no more."""
+    while (task := await tasks.next()) is not None:
+        rows = await asyncio.to_thread(task.chunk.rows)
+        request = {
+            "folder": str(task.folder),
+            "source": task.source,
+            "first": task.chunk.first,
+            "rows": json.loads(json.dumps(rows, default=str)),
+            "at": str(at),
+        }
+        tasks.done(await _do(worker, request, at))
+
+
+async def _do(worker: Worker, request: dict[str, Any], at: Path) -> dict[str, Any]:
+    """One unit, again and again without the rows that the worker is lost with.
+
+    Raises:
+        SrpoError: when it is lost before any row, or with a row that it was to leave out.
+    """
+    lost: dict[str, str] = {}
+    while True:
+        at.unlink(missing_ok=True)
+        try:
+            await worker.ask(request | {"lost": lost})
+            summary: dict[str, Any] = await worker.receive()
+            return summary
+        except LostError:
+            cause = await worker.end(GRACE_SECONDS)
+        except BaseException:
+            worker.close()
+            raise
+        row = str(int.from_bytes(at.read_bytes(), "little")) if at.exists() else ""
+        if not row or row in lost:
+            raise SrpoError(
+                f"{request['folder']}: a worker of curation was lost without being at a row ({cause}); look for "
+                "a lack of memory or disk and start the same command again"
+            )
+        lost[row] = "no result in time" if cause == TOO_LONG else f"the process was lost with it: {cause}"
+
+
+def _order(config: CurateConfig) -> Order:
+    return Order(
+        f"{unit.__name__}:{unit.make_work.__name__}",
+        config.model_dump(mode="json"),
+        config.worker_memory_megabytes * 2**20,
+        "workers of curation",
+    )
+
+
+def _inputs(config: CurateConfig) -> dict[str, Any]:
+    """What sources and evaluation sets hold now; raises SrpoError when one is not there."""
+    named: dict[str, Place] = {
+        **config.sources,
+        **{f"contamination.{n}": s for n, s in config.contamination.sets.items()},
+    }
+    return {name: sources.fingerprint(source) for name, source in named.items()}
+
+
+def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises SrpoError with the first difference between what was begun and what is asked for."""
+    difference = _difference("", before, now)
+    if difference is not None:
+        raise SrpoError(
+            f"{out}: holds work on another set: {difference}; give another `out`, or --fresh to begin again"
+        )
+
+
+def _difference(key: str, before: Any, now: Any) -> str | None:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in (*before, *(name for name in now if name not in before)):
+            found = _difference(f"{key}.{name}" if key else name, before.get(name), now.get(name))
+            if found is not None:
+                return found
+        return None
+    return None if before == now else f"{key} was {before!r:.80} and is {now!r:.80}"
