@@ -5,6 +5,7 @@ What is in memory is some numbers a problem and one unit's rows.
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from megatron_srpo.data.problem_set import (
     commit,
 )
 from megatron_srpo.files import replace_file
+from megatron_srpo.observe.metrics import JsonLines
 
 CARD = "card.md"
 LIBRARIES = ("datasets", "datasketch", "ftfy", "math-verify", "py3langid", "pyarrow")
@@ -42,8 +44,15 @@ Verdict = tuple[str, str]
 class Finish:
     """The steps behind the workers."""
 
-    def __init__(self, config: CurateConfig, inputs: dict[str, Any], folders: list[Path], bars: Bars) -> None:
-        self._config, self._inputs, self._bars = config, inputs, bars
+    def __init__(
+        self,
+        config: CurateConfig,
+        inputs: dict[str, Any],
+        folders: list[Path],
+        events: JsonLines,
+        bars: Bars,
+    ) -> None:
+        self._config, self._inputs, self._events, self._bars = config, inputs, events, bars
         self._units = Units(folders)
         self._groups: list[NDArray[np.int64]] = []
         self._verdicts: dict[int, Verdict] = {}
@@ -64,7 +73,11 @@ class Finish:
         """
         for group, same in zip(self._groups, agreeing, strict=True):
             self._judge_group(group, same)
+        started = time.monotonic()
         self._find_twins()
+        found = len(self._twins.rows) if self._twins is not None else 0
+        seconds = time.monotonic() - started
+        self._events.write({"event": "duplicates", "of": self._units.rows, "found": found, "seconds": seconds})
         statistics, confusion = Statistics(), Confusion()
         out, limit = self._config.out, self._config.rows_per_part
         with (
@@ -89,6 +102,7 @@ class Finish:
         )
         replace_file(out / CARD, card(manifest).encode())
         commit(out, manifest)
+        self._events.write({"event": "written", "seconds": time.monotonic() - started - seconds})
         return manifest
 
     def summary(self, manifest: Manifest) -> str:
@@ -119,7 +133,7 @@ class Finish:
         for row in self._verdicts:
             keys[row] = row  # like no other: what is refused anyway makes nothing a duplicate
         self._twins = near_duplicates(
-            DiskSignatures(self._units, section.permutations),
+            DiskSignatures(self._units, section.permutations, self._config.out / "work" / "signatures"),
             keys,
             section.similarity,
             lambda share: self._bars.share("duplicates", share),

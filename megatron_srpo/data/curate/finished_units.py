@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from megatron_srpo.data.curate import unit
+
+BYTES = 4  # of one value of a signature
 
 
 @dataclass
@@ -65,24 +68,36 @@ class Units:
         return int(np.searchsorted(self._ends, row, "right"))
 
 
-@dataclass
 class DiskSignatures:
-    """The signatures in the units' files."""
+    """The signatures of all kept problems in one file, permutation after permutation.
 
-    units: Units
-    permutations: int
+    The units' files hold all permutations of some problems; the search wants some permutations of all problems.
+    """
 
-    @property
-    def rows(self) -> int:
-        """All kept problems."""
-        return self.units.rows
+    def __init__(self, units: Units, permutations: int, path: Path) -> None:
+        """Gather the units' signatures.
+
+        Args:
+            units: whose.
+            permutations: values of one signature.
+            path: of the file, which is written anew.
+        """
+        self.rows, self.permutations, self._path = units.rows, permutations, path
+        first = 0
+        with path.open("wb") as file:
+            for folder, size in zip(units.folders, units.sizes, strict=True):
+                values = np.load(folder / unit.SIGNATURES)
+                for permutation in range(permutations if size else 0):
+                    os.pwrite(
+                        file.fileno(), values[permutation].tobytes(), self._offset(permutation) + first * BYTES
+                    )
+                first += size
+
+    def _offset(self, permutation: int) -> int:
+        return permutation * self.rows * BYTES
 
     def read(self, first: int, last: int) -> NDArray[np.uint32]:
         """The values of some permutations of all problems."""
-        values = np.empty((last - first, self.rows), np.uint32)
-        at = 0
-        for folder, size in zip(self.units.folders, self.units.sizes, strict=True):
-            if size:
-                values[:, at : at + size] = np.load(folder / unit.SIGNATURES, mmap_mode="r")[first:last]
-            at += size
-        return values
+        count = (last - first) * self.rows
+        values = np.fromfile(self._path, np.uint32, count, offset=self._offset(first))
+        return values.reshape(last - first, self.rows)

@@ -2,6 +2,7 @@
 
     OUT/work/job.json          what is being made: config and inputs
     OUT/work/units/NAME/       finished units, see unit.py
+    OUT/events.jsonl           what happened when: starts, rows that workers were lost with, times of the steps
 
 A unit that is there is never done again.  Which rows it has depends on the config and the inputs alone, so a
 run that was killed and went on with other workers ends in the same bytes as one that nothing disturbed.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ from megatron_srpo.data.problem_set import is_problem_set, read_manifest
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import hold, replace_file
 from megatron_srpo.launch.stop import run_until_signal
+from megatron_srpo.observe.metrics import JsonLines
 from megatron_srpo.tasks import gather_or_cancel
 from megatron_srpo.workers.host import GRACE_SECONDS, LostError, Nursery, Order, Worker
 
@@ -71,12 +74,17 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
             _compare(config.out, json.loads((work / JOB).read_text(encoding="utf-8")), job)
         else:
             replace_file(work / JOB, json.dumps(job, indent=1).encode())
-        run_until_signal(_curate(config, work, job["inputs"], console))
+        events = JsonLines(config.out / "events.jsonl")
+        run_until_signal(_curate(config, work, job["inputs"], events, console))
         shutil.rmtree(work)
 
 
-async def _curate(config: CurateConfig, work: Path, inputs: dict[str, Any], console: Console) -> None:
+async def _curate(
+    config: CurateConfig, work: Path, inputs: dict[str, Any], events: JsonLines, console: Console
+) -> None:
     with Bars(console) as bars:
+        started = time.monotonic()
+        events.write({"event": "start", "workers": config.workers})
         for name, source in config.sources.items():
             bars.add(name, sources.known_rows(source), source.limit)
         nursery = Nursery(_order(config))
@@ -84,9 +92,11 @@ async def _curate(config: CurateConfig, work: Path, inputs: dict[str, Any], cons
         await nursery.start()
         try:
             tasks = Tasks(config, work / UNITS, bars)
-            serving = (_serve(worker, tasks, work / f"at-{number}") for number, worker in enumerate(workers))
+            places = (work / f"at-{number}" for number in range(config.workers))
+            serving = (_serve(*pair, tasks, events) for pair in zip(workers, places, strict=True))
             await gather_or_cancel(*serving)
-            finish = Finish(config, inputs, tasks.folders, bars)
+            events.write({"event": "units", "count": len(tasks.folders), "seconds": time.monotonic() - started})
+            finish = Finish(config, inputs, tasks.folders, events, bars)
             different = await asyncio.to_thread(finish.same_texts)
             await workers[0].ask({"compare": different})
             agreeing = await workers[0].receive() if different else []
@@ -128,7 +138,7 @@ class Tasks:
         self._bars.advance(summary["source"], summary["rows"], summary["kept"])
 
 
-async def _serve(worker: Worker, tasks: Tasks, at: Path) -> None:
+async def _serve(worker: Worker, at: Path, tasks: Tasks, events: JsonLines) -> None:
     """Have one worker do units until there are no more."""
     while (task := await tasks.next()) is not None:
         rows = await asyncio.to_thread(task.chunk.rows)
@@ -139,10 +149,10 @@ async def _serve(worker: Worker, tasks: Tasks, at: Path) -> None:
             "rows": json.loads(json.dumps(rows, default=str)),
             "at": str(at),
         }
-        tasks.done(await _do(worker, request, at))
+        tasks.done(await _do(worker, request, at, events))
 
 
-async def _do(worker: Worker, request: dict[str, Any], at: Path) -> dict[str, Any]:
+async def _do(worker: Worker, request: dict[str, Any], at: Path, events: JsonLines) -> dict[str, Any]:
     """One unit, again and again without the rows that the worker is lost with.
 
     Raises:
@@ -167,6 +177,7 @@ async def _do(worker: Worker, request: dict[str, Any], at: Path) -> dict[str, An
                 "a lack of memory or disk and start the same command again"
             )
         lost[row] = "no result in time" if cause == TOO_LONG else f"the process was lost with it: {cause}"
+        events.write({"event": "lost", "source": request["source"], "row": int(row), "cause": cause})
 
 
 def _order(config: CurateConfig) -> Order:
