@@ -2,8 +2,8 @@
 
     python tools/bench/data.py [--quick] [--rows N]
 
-`srpo data curate` as a user starts it, with two workers, over JSON lines of made-up word problems (400 characters
-in the mean, LaTeX in a third, a worked solution in half, one in twenty a copy of an earlier one with changed marks).
+`srpo data curate` as a user starts it, with two workers, over JSON lines of made-up word problems: 400 characters
+in the mean, LaTeX in a third, a worked solution in half, one in twenty a copy of an earlier one with other marks.
 
 * rows: rows a second and core of the whole command.  Baseline: cleaning and verifying the same rows in this
   process, without workers, files and a search for duplicates.

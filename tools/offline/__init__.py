@@ -1,0 +1,1 @@
+"""Raw rows with known defects, out of what is available without a network."""
