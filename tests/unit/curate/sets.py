@@ -14,6 +14,7 @@ from megatron_srpo.data.curate.adapters import ADAPTERS
 from megatron_srpo.data.curate.draft import BadRow, Draft
 
 SETS = Path(__file__).resolve().parents[2] / "data" / "sets"
+SURROGATE = chr(0xD83D)  # half of a pair, as JSON can have it and no file
 Outcomes = Mapping[str, Sequence[Draft | str]]
 """Of each set, row by row: the draft, or how the reason against it begins."""
 
