@@ -46,7 +46,8 @@ def _without_dollars(answer: str) -> str:
     for start, end in DELIMITERS:
         inner = answer[len(start) : -len(end)]
         # "$1$ and $2$" begins and ends with dollars, but they are not one pair.
-        is_one_pair = start not in inner and end not in inner and not inner.endswith("\\")
+        within = inner.replace(r"\$", "")
+        is_one_pair = start not in within and end not in within and not within.endswith("\\")
         if len(answer) > len(start + end) and answer.startswith(start) and answer.endswith(end) and is_one_pair:
             return inner
     return answer

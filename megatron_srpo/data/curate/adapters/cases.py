@@ -87,7 +87,7 @@ def _built(head: Mapping[str, str], cases: Sequence[Case]) -> tuple[str, dict[st
             texts.append(text)
         except (SrpoError, _UnfitError) as error:
             reason = reason or str(error).rstrip(".")
-    _leave_out_largest(texts, LONGEST_TESTS - len(start) - 2)
+    _leave_out_largest(texts, LONGEST_TESTS - len(start))
     if not texts:
         raise BadRow(f"none of the {len(cases)} tests can be used ({reason or 'they are too large'}).")
     left_out = len(cases) - len(texts)

@@ -46,7 +46,8 @@ def code_contests(row: Row) -> Draft:
     tests, left_out = stdio_tests(cases)
     columns = {"id": "name", "difficulty": "difficulty", "rating": "cf_rating", "tags": "cf_tags"}
     files = {name: name for name in ("input_file", "output_file", "memory_limit_bytes")}
-    meta = notes(row, columns | files) | _site(row.get("source")) | _seconds(row.get("time_limit")) | left_out
+    known = {name: value for name, value in notes(row, columns | files).items() if value != 0}  # 0 is unknown
+    meta = known | _site(row.get("source")) | _seconds(row.get("time_limit")) | left_out
     return Draft("code", description, tests=tests, references=_python(row), meta=meta)
 
 

@@ -14,7 +14,7 @@ from megatron_srpo.data.curate.adapters.functions import with_function
 from megatron_srpo.data.curate.adapters.row import Row, kind_of, mapping, notes, optional_text, text, text_of
 from megatron_srpo.data.curate.draft import BadRow, Draft
 
-LARGEST = 2**28  # bytes of one row's private tests, unpacked; the set's largest are about half of that
+LARGEST = 2**28  # bytes of one row's private tests, unpacked; several times what tests may have with us
 TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE")
 # What a pickle of one text has around it: they write down its protocol and remember the text, and do nothing.
 AROUND = ("PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP")
