@@ -186,7 +186,7 @@ def kept_row(name: str, source: str, outcome: Outcome) -> dict[str, Any]:
     assert draft is not None
     answer = text_hash(canonical(draft.answer)) if draft.domain == "math" else 0
     meta = {**draft.meta, **({"repairs": outcome.repairs} if outcome.repairs else {})}
-    of_numbers = text_hash(" ".join(numbers(outcome.words))) if draft.domain == "math" else 0
+    of_numbers = text_hash(" ".join(numbers(outcome.words)))
     return {
         "id": name,
         "domain": draft.domain,

@@ -11,7 +11,7 @@ from megatron_srpo.data.curate.adapters.answers import bare, last_box
 from megatron_srpo.data.curate.config import VerifySection
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.rewards.code import CodeJudge
-from megatron_srpo.rewards.math.judge import answers_agree
+from megatron_srpo.rewards.math.judge import answers_agree, can_be_reference
 from megatron_srpo.rewards.sandbox.choice import open_sandbox
 
 Refusal = tuple[str, str]
@@ -47,7 +47,7 @@ def verify_math(draft: Draft, section: VerifySection) -> list[Refusal]:
         section: how answers are compared.
     """
     tolerance = section.math.tolerance
-    if not answers_agree(draft.answer, draft.answer, tolerance):
+    if not can_be_reference(draft.answer, tolerance):
         return [("answer_unread", f"{draft.answer!r:.80} is not an answer that equals itself")]
     final = final_answer(draft.solution)
     if final is not None and CHOICE.fullmatch(final) and not CHOICE.fullmatch(draft.answer):
@@ -112,6 +112,11 @@ class CodeVerifier:
         """None of them may pass; a checker of the problem's is not asked, for it may trust its programs."""
         if tests.checker is not None:
             return None
+        if len(set(tests.expected)) == 1:
+            return (
+                "trivial_passes",
+                f"a program that solves nothing passes: every case expects {tests.expected[0]!r:.40}",
+            )
         for program in trivial_programs(tests):
             if self._judge.passes(program, replace(tests))[0] == len(tests.inputs):
                 shown = json.dumps(program.splitlines()[-1] if program else "")

@@ -147,6 +147,18 @@ def reference_of(gold: str) -> Reference:
     return Reference(gold, text, tuple(_read_all(text, grouped=True)))
 
 
+def can_be_reference(answer: str, tolerance: float = TOLERANCE) -> bool:
+    """Whether a text, or each of a JSON list of texts, is read as mathematics or as words and agrees with itself."""
+    return all(_can_be_reference(text.strip(), tolerance) for text in references(answer))
+
+
+def _can_be_reference(text: str, tolerance: float) -> bool:
+    reference = reference_of(text)
+    if reference.readings or words_agree(reference.tidy, reference.tidy) is not None:
+        return _judge_one(text, text, tolerance).right
+    return library_agrees(reference.tidy, reference.tidy)
+
+
 def canonical(answer: str) -> str:
     """A text for grouping answers: the same for equal rational numbers, and for what is written the same."""
     reference = reference_of(answer.strip())
