@@ -55,7 +55,7 @@ class DuplicatesSection(Section):
     """When two problems are the same."""
 
     similarity: Annotated[float, Field(gt=0.3, le=1)] = Field(
-        0.7, description="Jaccard similarity of word triples, estimated by MinHash"
+        0.7, description="Jaccard similarity of words and pairs of words, estimated by MinHash"
     )
     permutations: Literal[64, 128, 256] = Field(128, description="of MinHash; more estimate better")
 

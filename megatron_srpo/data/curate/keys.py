@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
 
-SHINGLE = 3  # words
+SHINGLES = (1, 2)  # words
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # Commands that only space or style a formula.
@@ -71,13 +71,16 @@ def mixed(values: Hashes) -> Hashes:
 
 
 def signature(hashes: Hashes, permutations: int) -> NDArray[np.uint32]:
-    """The MinHash of the word triples; a shorter text counts as one.
+    """The MinHash of the words and the pairs of neighbouring words.
+
+    Pairs tell texts of the same words apart; words alone forgive small changes in a short text, each of which
+    costs two pairs.
 
     Args:
         hashes: of the words, in order.
         permutations: length of the signature.
     """
-    shingles = windows(hashes, min(SHINGLE, max(len(hashes), 1)))
+    shingles = np.concatenate([windows(hashes, size) for size in SHINGLES])
     minhash = _empty(permutations).copy()
     minhash.update_batch(np.unique(shingles >> np.uint64(32)).tolist())
     return np.asarray(minhash.hashvalues, np.uint32)

@@ -148,7 +148,7 @@ def reference_of(gold: str) -> Reference:
 
 
 def can_be_reference(answer: str, tolerance: float = TOLERANCE) -> bool:
-    """Whether a text, or each of a JSON list of texts, is read as mathematics or as words and agrees with itself."""
+    """Whether a text, or each of a JSON list, is read as mathematics or as words and agrees with itself."""
     return all(_can_be_reference(text.strip(), tolerance) for text in references(answer))
 
 
