@@ -156,7 +156,8 @@ def _can_be_reference(text: str, tolerance: float) -> bool:
     reference = reference_of(text)
     if reference.readings or words_agree(reference.tidy, reference.tidy) is not None:
         return _judge_one(text, text, tolerance).right
-    return library_agrees(reference.tidy, reference.tidy)
+    # The library reads almost anything that is plain as something, such as 0.3.4.
+    return "\\" in text and library_agrees(reference.tidy, reference.tidy)
 
 
 def canonical(answer: str) -> str:
