@@ -1,7 +1,7 @@
-"""Make the raw rows that `recipes/tiny_curated/curate.yaml` curates: problems of the tiny tasks, as people publish them.
+"""Make the raw rows that `recipes/tiny_curated/curate.yaml` curates: problems of the tiny tasks, as published.
 
-Most are good.  The others have addresses, HTML and numbering in them, wrong solutions, failing or missing reference
-programs, no answer; they come twice, contradict each other, or are problems that are held out.
+Most are good.  The others have addresses, HTML and numbering in them, wrong solutions, failing or missing
+reference programs, no answer; they come twice, contradict each other, or are problems that are held out.
 """
 
 from __future__ import annotations
