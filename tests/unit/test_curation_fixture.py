@@ -17,7 +17,10 @@ from megatron_srpo.data.code_tests import parse_tests
 from megatron_srpo.errors import SrpoError
 
 DATA = Path(__file__).parents[1] / "data"
-KEYS = "id domain prompt answer solution options tests references rules open_answer note".split()
+KEYS = [
+    *["id", "domain", "prompt", "answer", "solution", "options", "tests", "references"],
+    *["rules", "open_answer", "note"],
+]
 REPAIRS = ["encoding", "html", "urls", "noise", "markdown", "latex"]
 CHECKS = [
     *["missing", "multi_part", "proof", "image", "table", "unverifiable", "language", "broken_latex"],
