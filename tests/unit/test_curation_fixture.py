@@ -1,8 +1,8 @@
 """The form of the labelled problems for the cleaning rules, tests/data/curation.jsonl; not the rules themselves.
 
 A row is a draft with the rules that must fire on it (docs/data.md).  Where `multiple_choice` fires,
-`open_answer` is the answer of the open question that it becomes; without it the problem is refused.  All texts were
-written for this project; addresses are those of no real site.
+`open_answer` is the answer of the open question that it becomes; without it the problem is refused.  All texts
+were written for this project.
 """
 
 from __future__ import annotations
