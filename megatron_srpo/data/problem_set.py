@@ -102,6 +102,20 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def check_parts(folder: Path, parts: Iterable[Part]) -> None:
+    """Every part is there and as long as the manifest says; reads none.
+
+    Raises:
+        SrpoError: naming the file.
+    """
+    for part in parts:
+        path = folder / part.file
+        if not path.is_file():
+            raise SrpoError(f"{path}: the manifest names this file, but it is not there; {_MEND}.")
+        if (size := path.stat().st_size) != part.bytes:
+            raise SrpoError(f"{path}: the manifest says {part.bytes} bytes, found {size}; {_MEND}.")
+
+
 def read_parts(folder: Path, parts: Iterable[Part]) -> Iterator[pyarrow.RecordBatch]:
     """The rows of parts, some thousand at a time, after comparing each file with its hash.
 
@@ -109,15 +123,10 @@ def read_parts(folder: Path, parts: Iterable[Part]) -> Iterator[pyarrow.RecordBa
         SrpoError: for a file that is missing or is not what the manifest says.
     """
     for part in parts:
+        check_parts(folder, [part])
         path = folder / part.file
-        if not path.is_file():
-            raise SrpoError(
-                f"{path}: the manifest names this file, but it is not there; restore it or curate again."
-            )
         if _sha256(path) != part.sha256:
-            raise SrpoError(
-                f"{path}: its content is not what the manifest says (sha256); restore it or curate again."
-            )
+            raise SrpoError(f"{path}: its content is not what the manifest says (sha256); {_MEND}.")
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from file.iter_batches(_READ_ROWS)
 

@@ -14,7 +14,8 @@ from megatron_srpo.controller import Controller, Observers, Rollouts
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.restore import CurriculumStore
 from megatron_srpo.data.problem import Problem
-from megatron_srpo.data.problems import PromptEncoder, load_problems
+from megatron_srpo.data.problems import PromptEncoder
+from megatron_srpo.data.sources import load_source
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.run_directory import RunDirectory, is_finished
 from megatron_srpo.launch.stop import run_until_signal
@@ -121,7 +122,7 @@ async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack
     stack.push_async_callback(fleet.close)
     rewards = await stack.enter_async_context(RewardPool(recipe.reward))
     encoder = PromptEncoder.from_recipe(recipe)
-    problems = {source: load_problems(path) for source, path in recipe.train_files.items()}
+    problems = {name: load_source(source) for name, source in recipe.train_sources.items()}
     curriculum, store = Curriculum(recipe, _ids(problems)), CurriculumStore(run.path, run.journal)
     restored = store.restore(curriculum)
     collector = RolloutCollector(recipe, read_model_config(recipe.model.path), fleet, encoder, rewards)
@@ -156,8 +157,8 @@ def _weight_path(recipe: Recipe, path: Path, trainer: Trainer, fleet: EngineFlee
 def _held_out(recipe: Recipe, encoder: PromptEncoder, path: Path) -> HeldOut | None:
     if not recipe.data.heldout:
         return None
-    files = recipe.data.heldout.items()
-    problems = {source: load_problems(file)[: recipe.evaluation.max_prompts] for source, file in files}
+    sources = recipe.data.heldout.items()
+    problems = {name: load_source(source)[: recipe.evaluation.max_prompts] for name, source in sources}
     prompts = {source: encoder.encode_all(of_source) for source, of_source in problems.items()}
     return HeldOut(recipe, problems, prompts, path / "evaluation")
 

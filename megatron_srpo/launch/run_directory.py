@@ -24,6 +24,7 @@ _FREE = (
     "engine",
     "sync",
     "evaluation",
+    "grading",
     "reward.workers",
     "algorithm.mismatch_limit",
     "curriculum.dynamic",

@@ -6,8 +6,10 @@ import asyncio
 import os
 from pathlib import Path
 
-from megatron_srpo.data.problems import PromptEncoder, check_columns, load_problems
+from megatron_srpo.data.problems import PromptEncoder
+from megatron_srpo.data.sources import check_source, load_source
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.data import DataSource
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.model_folder import (
     check_engine_parallel,
@@ -132,7 +134,7 @@ def check_replay(run: Path) -> None:
 
 
 def check_data(recipe: Recipe, *, prompts: bool) -> bool:
-    """All data files are there with their columns; with `prompts`, every row and prompt is checked too.
+    """Files and sets have what their filters need; with `prompts`, every chosen row and prompt is checked too.
 
     Returns:
         Whether there are programs to judge, as far as rows were read.
@@ -140,22 +142,23 @@ def check_data(recipe: Recipe, *, prompts: bool) -> bool:
     Raises:
         SrpoError: naming the file, and the row or problem where there is one.
     """
-    files = [*recipe.train_files.values(), *recipe.data.heldout.values()]
-    for file in files:
-        check_columns(file)
+    train = recipe.train_sources.values()
+    sources = [*train, *recipe.data.heldout.values()]
+    for source in sources:
+        check_source(source)
     if not prompts:
         return False
     encoder = PromptEncoder.from_recipe(recipe)
     programs = False
-    for file in files:
-        problems = load_problems(file)
+    for source in sources:
+        problems = load_source(source)
         programs = programs or any(problem.tests is not None for problem in problems)
         try:
             encoder.encode_all(problems)
         except SrpoError as error:
-            raise SrpoError(f"{file}: {error}") from None
-        if file in recipe.train_files.values():
-            check_min_pool(recipe, file, len(problems))
+            raise SrpoError(f"{source}: {error}") from None
+        if source in train:
+            check_min_pool(recipe, source, len(problems))
     return programs
 
 
@@ -171,7 +174,7 @@ def check_rewards(reward: RewardSection, programs: bool) -> None:
         describe_sandbox(reward.sandbox)
 
 
-def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:
+def check_min_pool(recipe: Recipe, source: DataSource, size: int) -> None:
     """A strategy that leaves prompts out can leave any out.
 
     Raises:
@@ -181,6 +184,6 @@ def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:
     least = section.min_pool
     if section.strategy in ("history", "predictive") and least is not None and least >= size:
         raise SrpoError(
-            f"curriculum.min_pool {least} is not below the {size} problems of {file}, so every epoch would take "
+            f"curriculum.min_pool {least} is not below the {size} problems of {source}, so every epoch would take "
             f"all of them, whatever strategy {section.strategy} chooses; lower it."
         )
