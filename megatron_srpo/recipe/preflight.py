@@ -10,7 +10,7 @@ from megatron_srpo.data.problems import PromptEncoder
 from megatron_srpo.data.sources import check_source, load_source
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.data import DataSource
-from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
 from megatron_srpo.recipe.model_folder import (
     check_engine_parallel,
     check_model_folder,
@@ -68,16 +68,33 @@ def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
     """
     rollout, longest = recipe.rollout, longest_sequence(recipe)
     buffer = recipe.algorithm.overlong_buffer
+    check_engine_lengths(model, recipe)
     if recipe.algorithm.overlong == "soft_penalty" and buffer is not None and buffer > rollout.max_response_tokens:
         raise SrpoError(
             f"algorithm.overlong_buffer {buffer} is longer than rollout.max_response_tokens "
             f"{rollout.max_response_tokens}; the penalty grows over the last tokens before that limit: lower it."
         )
-    lengths = (
-        f"rollout.max_prompt_tokens {rollout.max_prompt_tokens} + rollout.max_response_tokens "
-        f"{rollout.max_response_tokens} = {longest}"
-    )
-    room = longest + ENGINE_RESERVE
+    if longest > recipe.trainer.max_tokens_per_microbatch:
+        raise SrpoError(
+            f"{_lengths(recipe)} is more than trainer.max_tokens_per_microbatch "
+            f"{recipe.trainer.max_tokens_per_microbatch}, and a sample is never cut; raise it to {longest}."
+        )
+    samples = recipe.samples_per_step // recipe.trainer.updates_per_step
+    if samples < recipe.data_parallel:
+        raise SrpoError(
+            f"an update has {samples} samples for {recipe.data_parallel} data-parallel ranks; lower "
+            "trainer.updates_per_step or trainer.ranks, or raise rollout.prompts_per_step."
+        )
+
+
+def check_engine_lengths(model: ModelConfig, recipe: Recipe) -> None:
+    """The longest possible sequence fits the model and the engine's cache.
+
+    Raises:
+        SrpoError: with the keys and their numbers.
+    """
+    lengths = _lengths(recipe)
+    room = longest_sequence(recipe) + ENGINE_RESERVE
     if room > model.max_position_embeddings:
         raise SrpoError(
             f"{lengths} needs {room} positions ({ENGINE_RESERVE} are the engine's own), "
@@ -90,17 +107,37 @@ def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
             f"{lengths} needs {room} tokens of cache ({ENGINE_RESERVE} are the engine's own), "
             f"but engine.max_total_tokens is {cache}; raise it or lower one of the two keys."
         )
-    if longest > recipe.trainer.max_tokens_per_microbatch:
-        raise SrpoError(
-            f"{lengths} is more than trainer.max_tokens_per_microbatch "
-            f"{recipe.trainer.max_tokens_per_microbatch}, and a sample is never cut; raise it to {longest}."
-        )
-    samples = recipe.samples_per_step // recipe.trainer.updates_per_step
-    if samples < recipe.data_parallel:
-        raise SrpoError(
-            f"an update has {samples} samples for {recipe.data_parallel} data-parallel ranks; lower "
-            "trainer.updates_per_step or trainer.ranks, or raise rollout.prompts_per_step."
-        )
+
+
+def _lengths(recipe: Recipe) -> str:
+    """The longest sequence in words."""
+    rollout = recipe.rollout
+    return (
+        f"rollout.max_prompt_tokens {rollout.max_prompt_tokens} + rollout.max_response_tokens "
+        f"{rollout.max_response_tokens} = {longest_sequence(recipe)}"
+    )
+
+
+def check_grading(recipe: Recipe, *, engines: bool) -> ModelConfig:
+    """What `srpo data grade` needs of a recipe.
+
+    Args:
+        recipe: its model, lengths and, where they are to be started, its engines are used.
+        engines: whether they are; else only the model's configuration and tokenizer have to be here.
+
+    Returns:
+        What the model's config.json says.
+
+    Raises:
+        SrpoError: for the first thing found wrong.
+    """
+    model = check_model_folder(recipe.model.path) if engines else read_model_config(recipe.model.path)
+    check_tokenizer(model)
+    check_engine_lengths(model, recipe)
+    if engines:
+        check_engine_parallel(model, recipe.engine)
+        check_engine_python(recipe)
+    return model
 
 
 def longest_sequence(recipe: Recipe) -> int:
