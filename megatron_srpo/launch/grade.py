@@ -151,9 +151,8 @@ class _Run:
             try:
                 tokens = self.encoder.encode(problem)
             except SrpoError:
-                cause = (
-                    f"the prompt is longer than rollout.max_prompt_tokens {self.recipe.rollout.max_prompt_tokens}"
-                )
+                limit = self.recipe.rollout.max_prompt_tokens
+                cause = f"the prompt is longer than rollout.max_prompt_tokens {limit}"
                 self._finish(Grade(problem.id, key, 0, 0, 0, self._label, 0.0, 0.0, cause))
                 continue
             prompts.append(Prompt(self._drawn, problem.source, 0, problem, tokens, key))
@@ -204,14 +203,10 @@ async def _measure(run: _Run, urls: Sequence[str]) -> None:
 
 def _report(folder: Path, found: dict[str, Any], console: Console) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in found["difficulty"].items())
-    console.print(
-        f"{folder}: {counts}, {found['ungraded']} not graded", highlight=False, markup=False, soft_wrap=True
-    )
-    for reason, count in found["reasons"].items():
-        console.print(f"  {count} times: {reason}", highlight=False, markup=False, soft_wrap=True)
+    lines = [f"{folder}: {counts}, {found['ungraded']} not graded"]
+    lines += [f"  {count} times: {reason}" for reason, count in found["reasons"].items()]
     if found["errors"]:
-        console.print(
-            f"{found['errors']} of {found['responses']} responses could not be judged and count neither way",
-            highlight=False,
-            soft_wrap=True,
-        )
+        shares = f"{found['errors']} of {found['responses']}"
+        lines.append(f"{shares} responses could not be judged; they count neither as right nor as wrong")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
