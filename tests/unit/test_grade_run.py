@@ -193,10 +193,11 @@ def test_a_set_is_graded_by_what_the_judges_say(
     assert not (folder / "logs").exists(), "no engine of our own was started"
 
 
-def test_other_thresholds_ask_no_engine_for_anything(
-    command: Command, server: Server, folder: Path, recipe: Path
+def test_other_thresholds_start_nothing_and_ask_for_no_response(
+    command: Command, server: Server, folder: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command(folder, "--recipe", recipe, "--url", server.url)
+    monkeypatch.delattr(grading, "RewardPool")
     asked = len(server.requests)
     command(folder, "--recipe", recipe, "--url", server.url, "grading.hard=0.5", "grading.easy=0.9")
     assert (graded(folder)["twice"], graded(folder)["always"]) == (("hard", 0.5), ("easy", 1.0))
@@ -338,14 +339,13 @@ async def test_problems_are_read_as_they_are_needed(recipe: Path, tmp_path: Path
 
 
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = {}
+    shown, now = {}, [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-        now = 100.0
-        monkeypatch.setattr(time, "monotonic", lambda: now)
         with GradingProgress(50, 10, console) as progress:
             for _ in range(20):
-                now += 2.0
+                now[0] += 2.0
                 progress.advance()
         assert isinstance(console.file, io.StringIO)
         shown[terminal] = console.file.getvalue()
