@@ -32,6 +32,8 @@ def check_source(source: DataSource) -> None:
     Raises:
         SrpoError: naming the file or set and what is missing.
     """
+    if not source.path.exists():
+        raise SrpoError(f"{source.path}: there is no such file or set (looked for {source.path.absolute()}).")
     if not source.path.is_dir():
         check_columns(source.path)
         if source.path.suffix in PARQUET:

@@ -6,7 +6,7 @@ grades; when all are, the set is written anew (data/grade/write_back.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from math import ceil
 from pathlib import Path
@@ -104,18 +104,22 @@ async def _served(recipe: Recipe, urls: Sequence[str]) -> dict[str, Any]:
         answers = await fleet.all(lambda client: client.model_info())
     finally:
         await fleet.close()
-    served = [{"served": str(a.get("model_path")), "version": str(a.get("weight_version"))} for a in answers]
+    served = [_model_of(url, answer) for url, answer in zip(urls, answers, strict=True)]
     for url, one in zip(urls, served, strict=True):
         if one != served[0]:
             raise SrpoError(f"--url {url} serves {one}, but {urls[0]} serves {served[0]}; grade with one model.")
+    return served[0]
+
+
+def _model_of(url: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    version = str(answer.get("weight_version"))
     try:
-        version_number(served[0]["version"])
+        return {"served": str(answer.get("model_path")), "version": version_number(version)}
     except ValueError:
         raise SrpoError(
-            f"--url {urls[0]}: its weight version is {served[0]['version']!r}, not a number; "
+            f"--url {url}: its weight version is {version!r}, not a number; "
             "start the server with --weight-version 0."
         ) from None
-    return served[0]
 
 
 class _Run:
@@ -138,7 +142,7 @@ class _Run:
         self._rows = missing_rows(folder, journal, found.parts)
         measured = journal.setup["model"]
         self._label = str(measured.get("files") or measured["served"])
-        self._version = version_number(measured.get("version", "0"))
+        self._version: int = measured.get("version", 0)  # our own engines are started with 0
         self._drawn = self._on_their_way = 0
         self._limit = AHEAD * ceil(rollout.max_concurrent_requests / rollout.samples_per_prompt)
 

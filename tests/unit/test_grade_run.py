@@ -45,7 +45,7 @@ EXPECTED = {
     "broken": (None, None),
     "long": (None, None),
 }
-WORDS = {"1": "1", "0": "0", "x": "raise", "-": "0", "!": "1"}
+WORDS = {"1": "1", "0": "0", "x": "raise", "-": "0", "!": "1", "p": "```python\nprint(7)\n```"}
 FINISH = {"-": "length", "!": "abort"}
 
 
@@ -178,7 +178,7 @@ def test_a_set_is_graded_by_what_the_judges_say(
     assert "6 of 20 responses could not be judged" in out
     assert Counter(prompt for prompt, _ in server.requests) == {p: 4 for p in PROMPTS.values() if len(p) == 4}
     lines = [json.loads(line) for line in (folder / "grades.jsonl").read_text().splitlines()]
-    assert lines[0]["setup"]["model"] == {"served": "served", "version": "default"}
+    assert lines[0]["setup"]["model"] == {"served": "served", "version": 0}
     assert {line["id"]: (line["n"], line["c"], line["errors"]) for line in lines[1:]} == {
         "always": (4, 4, 0),
         "twice": (4, 2, 0),
@@ -269,6 +269,16 @@ def test_what_judges_nothing_may_change(command: Command, server: Server, folder
     assert graded(folder) == EXPECTED
 
 
+def test_programs_are_run(command: Command, server: Server, recipe: Path, tmp_path: Path) -> None:
+    tests = '{"kind": "stdio", "cases": [["", "7"]]}'
+    code = {"id": "c", "domain": "code", "prompt": "p0pp", "answer": None, "tests": tests}
+    folder = write_set(tmp_path / "code", [code, {"id": "m", "prompt": "0000"}])
+    built_in = ("reward.judge=null", "reward.answer_format=boxed")
+    out = command(folder, "--recipe", recipe, "--url", server.url, *built_in)
+    assert "programs run in a sandbox of level" in out
+    assert graded(folder) == {"c": ("easy", 0.75), "m": ("hard", 0.0)}
+
+
 def test_weights_that_change_meanwhile_end_it(
     command: Command, server: Server, folder: Path, recipe: Path
 ) -> None:
@@ -327,7 +337,7 @@ async def test_problems_are_read_as_they_are_needed(recipe: Path, tmp_path: Path
     folder = write_set(tmp_path / "many", [{}] * 60, rows_per_part=10)
     loaded = load_recipe(recipe, ["rollout.max_concurrent_requests=8"])
     with GradeJournal(folder) as journal:
-        journal.begin(grading.setup_of(loaded, {"served": "m", "version": "0"}), False)
+        journal.begin(grading.setup_of(loaded, {"served": "m", "version": 0}), False)
         found: Survey = await survey(folder, journal)
         console: Any = type("Quiet", (), {"is_terminal": False})()
         progress = GradingProgress(60, 0, console)

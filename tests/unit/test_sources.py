@@ -152,6 +152,8 @@ def test_parts_are_checked_cheaply_and_verified_when_read(tmp_path: Path) -> Non
 def test_a_folder_that_is_no_set_and_an_empty_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SrpoError, match="no manifest.json in it"):
         check_source(source(tmp_path))
+    with pytest.raises(SrpoError, match=f"there is no such file or set .looked for {tmp_path}/gone"):
+        check_source(source(tmp_path / "gone"))
     with pytest.raises(SrpoError, match="the set has no problems"):
         check_source(source(write_set(tmp_path / "empty", [])))
 
