@@ -31,8 +31,6 @@ stages = typer.Typer(help="Stages of a run.", no_args_is_help=True)
 app.add_typer(stages, name="stage")
 rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
 app.add_typer(rewards, name="reward")
-
-
 data_commands = typer.Typer(help="Sets of problems.", no_args_is_help=True)
 app.add_typer(data_commands, name="data")
 
@@ -169,6 +167,24 @@ def curate(
     from megatron_srpo.data.curate.run import curate as run
 
     run(load_config(config, tuple(overrides or ())), fresh, Console())
+
+
+@data_commands.command("grade")
+def grade_set(
+    folder: Annotated[Path, typer.Argument(metavar="SET", help="Folder of a set of problems.")],
+    overrides: Overrides = None,
+    *,
+    recipe: Annotated[Path, typer.Option(help="Recipe whose model, sampling, rewards and grading to use.")],
+    url: Annotated[
+        list[str] | None, typer.Option(help="Running SGLang server, instead of engines of our own; may repeat.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure all problems anew.")] = False,
+) -> None:
+    """Measure how often a model solves each problem, and write its difficulty into the set."""
+    from megatron_srpo.launch.grade import grade
+    from megatron_srpo.recipe.load import load_recipe
+
+    grade(folder, load_recipe(recipe, overrides or ()), url or (), fresh)
 
 
 def main() -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow
 import pyarrow.parquet
 from pydantic import Field, ValidationError
 
 from megatron_srpo.errors import SrpoError, one_line
-from megatron_srpo.files import replace_file, sync
+from megatron_srpo.files import hold, replace_file, sync
 from megatron_srpo.recipe.section import Section
 
 MANIFEST = "manifest.json"
@@ -80,6 +80,11 @@ class Manifest(Section):
     """Of this project and of the libraries that decide what is kept."""
 
 
+def hold_set(folder: Path) -> IO[str]:
+    """Take the folder of a set, which is made, for this process; raises SrpoError when another one has it."""
+    return hold(folder, f"{folder}: another srpo data command works on this set; wait for it or stop it")
+
+
 def is_problem_set(path: Path) -> bool:
     """Whether the path is the folder of a finished set."""
     return (path / MANIFEST).is_file()
@@ -106,6 +111,20 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def check_parts(folder: Path, parts: Iterable[Part]) -> None:
+    """Every part is there and as long as the manifest says; reads none.
+
+    Raises:
+        SrpoError: naming the file.
+    """
+    for part in parts:
+        path = folder / part.file
+        if not path.is_file():
+            raise SrpoError(f"{path}: the manifest names this file, but it is not there; {_MEND}.")
+        if (size := path.stat().st_size) != part.bytes:
+            raise SrpoError(f"{path}: the manifest says {part.bytes} bytes, found {size}; {_MEND}.")
+
+
 def read_parts(folder: Path, parts: Iterable[Part]) -> Iterator[pyarrow.RecordBatch]:
     """The rows of parts, some thousand at a time, after comparing each file with its hash.
 
@@ -113,15 +132,10 @@ def read_parts(folder: Path, parts: Iterable[Part]) -> Iterator[pyarrow.RecordBa
         SrpoError: for a file that is missing or is not what the manifest says.
     """
     for part in parts:
+        check_parts(folder, [part])
         path = folder / part.file
-        if not path.is_file():
-            raise SrpoError(
-                f"{path}: the manifest names this file, but it is not there; restore it or curate again."
-            )
         if _sha256(path) != part.sha256:
-            raise SrpoError(
-                f"{path}: its content is not what the manifest says (sha256); restore it or curate again."
-            )
+            raise SrpoError(f"{path}: its content is not what the manifest says (sha256); {_MEND}.")
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from file.iter_batches(_READ_ROWS)
 
@@ -152,6 +166,7 @@ class PartWriter:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is None:
             self._flush()
+            sync(self._folder / self._kind)
 
     def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows; absent values are null."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,19 +39,25 @@ def load_problems(path: Path) -> list[Problem]:
             problem without tests, or an id that stands twice.
     """
     check_columns(path)
-    problems: list[Problem] = []
-    rows: dict[str, int] = {}
-    for number, values in enumerate(read_rows(path), 1):
-        problem = problem_of(values, f"{path}: row {number}")
-        if problem.id in rows:
-            raise SrpoError(
-                f"{path}: row {number}, column id: {problem.id!r} already stands in row {rows[problem.id]}; "
-                "ids must be unique."
-            )
-        rows[problem.id] = number
-        problems.append(problem)
+    problems = collect_problems(enumerate(read_rows(path), 1), path)
     if not problems:
         raise SrpoError(f"{path}: {NO_ROWS}")
+    return problems
+
+
+def collect_problems(rows: Iterable[tuple[int, Mapping[str, Any]]], path: Path) -> list[Problem]:
+    """Rows, each with its number in `path`, as problems with different ids; raises as `load_problems`."""
+    problems: list[Problem] = []
+    numbers: dict[str, int] = {}
+    for number, values in rows:
+        problem = problem_of(values, f"{path}: row {number}")
+        if problem.id in numbers:
+            raise SrpoError(
+                f"{path}: row {number}, column id: {problem.id!r} already stands in row {numbers[problem.id]}; "
+                "ids must be unique."
+            )
+        numbers[problem.id] = number
+        problems.append(problem)
     return problems
 
 
@@ -128,12 +134,10 @@ def quiet() -> Iterator[None]:
 
 def problem_of(values: Mapping[str, Any], where: str) -> Problem:
     """One row, checked; raises SrpoError that begins with `where`."""
-    tests = _text(values, "tests", where) or ""
-    domain = _text(values, "domain", where) or ("code" if tests.strip() else "math")
-    if domain not in DOMAINS:
-        raise SrpoError(f"{where}, column domain: unknown domain {domain!r}; expected {' or '.join(DOMAINS)}.")
+    tests = text_of(values, "tests", where) or ""
+    domain = domain_of(values, where)
     texts = {name: _needed(values, name, where) for name in ("id", "prompt")}
-    read_answer = _needed if domain == "math" else _text
+    read_answer = _needed if domain == "math" else text_of
     if domain == "math" and tests.strip():
         raise SrpoError(f"{where}, column tests: a math problem has none; empty it, or set domain to code.")
     if domain == "code" and not tests.strip():
@@ -142,16 +146,25 @@ def problem_of(values: Mapping[str, Any], where: str) -> Problem:
         **texts,
         answer=read_answer(values, "answer", where) or "",
         domain=domain,
-        source=_text(values, "source", where) or "",
-        difficulty=_text(values, "difficulty", where),
+        source=text_of(values, "source", where) or "",
+        difficulty=text_of(values, "difficulty", where),
         meta=_meta(values.get("meta"), where),
         tests=parse_tests(tests, f"{where}, column tests") if domain == "code" else None,
     )
 
 
+def domain_of(values: Mapping[str, Any], where: str) -> str:
+    """The domain of a row, by its tests where it states none; raises SrpoError that begins with `where`."""
+    tests = text_of(values, "tests", where) or ""
+    domain = text_of(values, "domain", where) or ("code" if tests.strip() else "math")
+    if domain not in DOMAINS:
+        raise SrpoError(f"{where}, column domain: unknown domain {domain!r}; expected {' or '.join(DOMAINS)}.")
+    return domain
+
+
 def _needed(values: Mapping[str, Any], name: str, where: str) -> str:
     """A text that must be there."""
-    value = _text(values, name, where)
+    value = text_of(values, name, where)
     if value is None:
         raise SrpoError(f"{where}, column {name}: expected text, found nothing.")
     if not value.strip():
@@ -159,7 +172,7 @@ def _needed(values: Mapping[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _text(values: Mapping[str, Any], name: str, where: str) -> str | None:
+def text_of(values: Mapping[str, Any], name: str, where: str) -> str | None:
     """A text, or None where the row or the whole file has none."""
     value = values.get(name)
     if value is not None and not isinstance(value, str):

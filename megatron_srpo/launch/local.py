@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -14,10 +12,12 @@ from megatron_srpo.controller import Controller, Observers, Rollouts
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.restore import CurriculumStore
 from megatron_srpo.data.problem import Problem
-from megatron_srpo.data.problems import PromptEncoder, load_problems
+from megatron_srpo.data.problems import PromptEncoder
+from megatron_srpo.data.sources import load_source
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.run_directory import RunDirectory, is_finished
 from megatron_srpo.launch.stop import run_until_signal
+from megatron_srpo.launch.supervise import supervise
 from megatron_srpo.launch.trainer import Trainer, start_trainer
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
 from megatron_srpo.observe.progress import Progress
@@ -25,19 +25,13 @@ from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rewards.pool import RewardPool
 from megatron_srpo.rewards.sandbox.choice import describe_sandbox
-from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.rollout.collect import RolloutCollector
 from megatron_srpo.rollout.engine import Engines, start_engines
 from megatron_srpo.rollout.engine_command import engine_device, gpus_of_engines
 from megatron_srpo.rollout.evaluate import HeldOut
 from megatron_srpo.rollout.fleet import EngineFleet
 from megatron_srpo.sync.announce import DiskPath, DistributedPath, WeightPath
-from megatron_srpo.tasks import cancel_all, gather_or_cancel
-
-T = TypeVar("T")
-
-# How long the processes' own reason is waited for when the connection to them breaks.
-_REASON_SECONDS = 3.0
+from megatron_srpo.tasks import gather_or_cancel
 
 
 def train(recipe: Recipe, replay: Path | None) -> None:
@@ -108,20 +102,11 @@ async def _start(
 
 async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack: AsyncExitStack) -> Rollouts:
     recipe = run.recipe
-    clients = [
-        EngineClient(
-            url,
-            timeout=recipe.rollout.request_timeout_seconds,
-            control_timeout=recipe.sync.timeout_seconds,
-            retries=recipe.rollout.request_retries,
-        )
-        for url in engines.urls
-    ]
-    fleet = EngineFleet(clients)
+    fleet = EngineFleet.from_recipe(recipe, engines.urls)
     stack.push_async_callback(fleet.close)
     rewards = await stack.enter_async_context(RewardPool(recipe.reward))
     encoder = PromptEncoder.from_recipe(recipe)
-    problems = {source: load_problems(path) for source, path in recipe.train_files.items()}
+    problems = {name: load_source(source) for name, source in recipe.train_sources.items()}
     curriculum, store = Curriculum(recipe, _ids(problems)), CurriculumStore(run.path, run.journal)
     restored = store.restore(curriculum)
     collector = RolloutCollector(recipe, read_model_config(recipe.model.path), fleet, encoder, rewards)
@@ -156,24 +141,7 @@ def _weight_path(recipe: Recipe, path: Path, trainer: Trainer, fleet: EngineFlee
 def _held_out(recipe: Recipe, encoder: PromptEncoder, path: Path) -> HeldOut | None:
     if not recipe.data.heldout:
         return None
-    files = recipe.data.heldout.items()
-    problems = {source: load_problems(file)[: recipe.evaluation.max_prompts] for source, file in files}
+    sources = recipe.data.heldout.items()
+    problems = {name: load_source(source)[: recipe.evaluation.max_prompts] for name, source in sources}
     prompts = {source: encoder.encode_all(of_source) for source, of_source in problems.items()}
     return HeldOut(recipe, problems, prompts, path / "evaluation")
-
-
-async def supervise(work: Awaitable[T], watchers: list[Coroutine[Any, Any, None]]) -> T:
-    """The work's result, while processes are watched; the death of a process ends the work with its reason."""
-    main = asyncio.ensure_future(work)
-    watching = [asyncio.create_task(watcher) for watcher in watchers]
-    try:
-        await asyncio.wait([main, *watching], return_when=asyncio.FIRST_COMPLETED)
-        if main.done() and isinstance(main.exception(), SrpoError):
-            # When a process dies, those that speak with it fail first; its own last words say why.
-            await asyncio.wait(watching, timeout=_REASON_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-        for task in watching:
-            if task.done():
-                task.result()
-        return await main
-    finally:
-        await cancel_all([main, *watching])

@@ -9,6 +9,7 @@ from typing import IO, Any, Self
 
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import hold, replace_file
+from megatron_srpo.recipe.differences import changed_keys
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import Journal
@@ -24,6 +25,7 @@ _FREE = (
     "engine",
     "sync",
     "evaluation",
+    "grading",
     "reward.workers",
     "algorithm.mismatch_limit",
     "curriculum.dynamic",
@@ -153,14 +155,4 @@ def _is_free(key: str) -> bool:
 
 def differences(old: Recipe, new: Recipe) -> dict[str, tuple[Any, Any]]:
     """Dotted keys in which two recipes differ, with both values."""
-    before, after = _flatten(old.model_dump(mode="json")), _flatten(new.model_dump(mode="json"))
-    return {
-        key: (before.get(key), after.get(key)) for key in {**before, **after} if before.get(key) != after.get(key)
-    }
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+    return changed_keys(old.model_dump(mode="json"), new.model_dump(mode="json"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,12 +23,25 @@ def dotted(location: Location) -> str:
 
 
 def schema_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the schema, sections included."""
+    """Every dotted key of the schema, sections included; `*` stands where a recipe has names of its own."""
     for name, field in model.model_fields.items():
         yield prefix + name
+        names = ".*" if get_origin(field.annotation) is dict else ""
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from schema_keys(kind, f"{prefix}{name}.")
+                yield from schema_keys(kind, f"{prefix}{name}{names}.")
+
+
+def _keys_beside(key: str, model: type[BaseModel]) -> list[str]:
+    """The schema's keys with the names that `key` has in the places of theirs."""
+    parts = key.split(".")
+
+    def named(candidate: str) -> str:
+        theirs = candidate.split(".")
+        own = [part if part != "*" or at >= len(parts) else parts[at] for at, part in enumerate(theirs)]
+        return ".".join(own)
+
+    return [named(candidate) for candidate in schema_keys(model)]
 
 
 def nearest_key(key: str, model: type[BaseModel] = Recipe) -> str | None:
@@ -39,7 +52,7 @@ def nearest_key(key: str, model: type[BaseModel] = Recipe) -> str | None:
         last = SequenceMatcher(None, key.rpartition(".")[2], candidate.rpartition(".")[2]).ratio()
         return whole + last
 
-    best = max(schema_keys(model), key=likeness)
+    best = max(_keys_beside(key, model), key=likeness)
     return best if likeness(best) >= ALIKE else None
 
 
@@ -93,4 +106,6 @@ def _found(value: Any) -> str:
 def _siblings(location: Location, model: type[BaseModel]) -> str:
     """The keys that the section of an unknown key has."""
     prefix = dotted(location[:-1])
-    return ", ".join(key for key in schema_keys(model) if key.rpartition(".")[0] == prefix and key != prefix)
+    return ", ".join(
+        key for key in _keys_beside(prefix, model) if key.rpartition(".")[0] == prefix and key != prefix
+    )

@@ -27,6 +27,7 @@ from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.recipe.section import Section
 
 BASE = "base"
+OF_SOURCES = ("data.train.", "data.heldout.")  # whose values may be written as their path alone
 Model = TypeVar("Model", bound=Section)
 
 
@@ -170,6 +171,8 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any], source: str, prefi
             merged[key] = value
         elif below is None or isinstance(below, Mapping):
             merged[key] = _merge(below or {}, value, source, f"{prefix}{key}.")
+        elif isinstance(below, str) and prefix in OF_SOURCES:
+            merged[key] = _merge({"path": below}, value, source, f"{prefix}{key}.")
         else:
             raise SrpoError(
                 f"{source}: {prefix}{key} is the single value {below!r} in an earlier layer, "

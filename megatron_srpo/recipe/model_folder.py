@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -17,6 +18,7 @@ from megatron_srpo.recipe.schema import EngineSection, TrainerSection
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 EMBEDDING = "model.embed_tokens.weight"
+TAIL = 2**20  # bytes of a weight file that its fingerprint reads
 LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
 BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
@@ -63,6 +65,30 @@ def weight_files(folder: Path) -> list[str]:
             f"accepted; save the model again as {SINGLE}."
         )
     raise SrpoError(f"{folder}: no weights; expected {SINGLE} or {INDEX} (looked in {folder.absolute()}).")
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits of a model: configuration, tokenizer, and of every weight file its size, header and end.
+
+    The whole of the weights is not read, which would take minutes; training changes the end of every file.
+
+    Raises:
+        SrpoError: as `weight_files`, or when a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for name in ("config.json", "tokenizer.json"):
+            digest.update((folder / name).read_bytes())
+        for name in weight_files(folder):
+            file = folder / name
+            size = file.stat().st_size
+            digest.update(f"{name} {size} {json.dumps(read_header(file))}".encode())
+            with file.open("rb") as stream:
+                stream.seek(max(0, size - TAIL))
+                digest.update(stream.read())
+    except OSError as error:
+        raise SrpoError(f"{folder}: cannot read the model ({error.strerror}).") from None
+    return digest.hexdigest()[:16]
 
 
 def read_header(file: Path) -> dict[str, Any]:

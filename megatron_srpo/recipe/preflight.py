@@ -6,9 +6,11 @@ import asyncio
 import os
 from pathlib import Path
 
-from megatron_srpo.data.problems import PromptEncoder, check_columns, load_problems
+from megatron_srpo.data.problems import PromptEncoder
+from megatron_srpo.data.sources import check_source, load_source
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.data import DataSource
+from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
 from megatron_srpo.recipe.model_folder import (
     check_engine_parallel,
     check_model_folder,
@@ -66,16 +68,33 @@ def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
     """
     rollout, longest = recipe.rollout, longest_sequence(recipe)
     buffer = recipe.algorithm.overlong_buffer
+    check_engine_lengths(model, recipe)
     if recipe.algorithm.overlong == "soft_penalty" and buffer is not None and buffer > rollout.max_response_tokens:
         raise SrpoError(
             f"algorithm.overlong_buffer {buffer} is longer than rollout.max_response_tokens "
             f"{rollout.max_response_tokens}; the penalty grows over the last tokens before that limit: lower it."
         )
-    lengths = (
-        f"rollout.max_prompt_tokens {rollout.max_prompt_tokens} + rollout.max_response_tokens "
-        f"{rollout.max_response_tokens} = {longest}"
-    )
-    room = longest + ENGINE_RESERVE
+    if longest > recipe.trainer.max_tokens_per_microbatch:
+        raise SrpoError(
+            f"{_lengths(recipe)} is more than trainer.max_tokens_per_microbatch "
+            f"{recipe.trainer.max_tokens_per_microbatch}, and a sample is never cut; raise it to {longest}."
+        )
+    samples = recipe.samples_per_step // recipe.trainer.updates_per_step
+    if samples < recipe.data_parallel:
+        raise SrpoError(
+            f"an update has {samples} samples for {recipe.data_parallel} data-parallel ranks; lower "
+            "trainer.updates_per_step or trainer.ranks, or raise rollout.prompts_per_step."
+        )
+
+
+def check_engine_lengths(model: ModelConfig, recipe: Recipe) -> None:
+    """The longest possible sequence fits the model and the engine's cache.
+
+    Raises:
+        SrpoError: with the keys and their numbers.
+    """
+    lengths = _lengths(recipe)
+    room = longest_sequence(recipe) + ENGINE_RESERVE
     if room > model.max_position_embeddings:
         raise SrpoError(
             f"{lengths} needs {room} positions ({ENGINE_RESERVE} are the engine's own), "
@@ -88,17 +107,37 @@ def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
             f"{lengths} needs {room} tokens of cache ({ENGINE_RESERVE} are the engine's own), "
             f"but engine.max_total_tokens is {cache}; raise it or lower one of the two keys."
         )
-    if longest > recipe.trainer.max_tokens_per_microbatch:
-        raise SrpoError(
-            f"{lengths} is more than trainer.max_tokens_per_microbatch "
-            f"{recipe.trainer.max_tokens_per_microbatch}, and a sample is never cut; raise it to {longest}."
-        )
-    samples = recipe.samples_per_step // recipe.trainer.updates_per_step
-    if samples < recipe.data_parallel:
-        raise SrpoError(
-            f"an update has {samples} samples for {recipe.data_parallel} data-parallel ranks; lower "
-            "trainer.updates_per_step or trainer.ranks, or raise rollout.prompts_per_step."
-        )
+
+
+def _lengths(recipe: Recipe) -> str:
+    """The longest sequence in words."""
+    rollout = recipe.rollout
+    return (
+        f"rollout.max_prompt_tokens {rollout.max_prompt_tokens} + rollout.max_response_tokens "
+        f"{rollout.max_response_tokens} = {longest_sequence(recipe)}"
+    )
+
+
+def check_grading(recipe: Recipe, *, engines: bool) -> ModelConfig:
+    """What `srpo data grade` needs of a recipe.
+
+    Args:
+        recipe: its model, lengths and, where they are to be started, its engines are used.
+        engines: whether they are; else only the model's configuration and tokenizer have to be here.
+
+    Returns:
+        What the model's config.json says.
+
+    Raises:
+        SrpoError: for the first thing found wrong.
+    """
+    model = check_model_folder(recipe.model.path) if engines else read_model_config(recipe.model.path)
+    check_tokenizer(model)
+    check_engine_lengths(model, recipe)
+    if engines:
+        check_engine_parallel(model, recipe.engine)
+        check_engine_python(recipe)
+    return model
 
 
 def longest_sequence(recipe: Recipe) -> int:
@@ -132,7 +171,7 @@ def check_replay(run: Path) -> None:
 
 
 def check_data(recipe: Recipe, *, prompts: bool) -> bool:
-    """All data files are there with their columns; with `prompts`, every row and prompt is checked too.
+    """Files and sets have what their filters need; with `prompts`, every chosen row and prompt is checked too.
 
     Returns:
         Whether there are programs to judge, as far as rows were read.
@@ -140,22 +179,23 @@ def check_data(recipe: Recipe, *, prompts: bool) -> bool:
     Raises:
         SrpoError: naming the file, and the row or problem where there is one.
     """
-    files = [*recipe.train_files.values(), *recipe.data.heldout.values()]
-    for file in files:
-        check_columns(file)
+    train = recipe.train_sources.values()
+    sources = [*train, *recipe.data.heldout.values()]
+    for source in sources:
+        check_source(source)
     if not prompts:
         return False
     encoder = PromptEncoder.from_recipe(recipe)
     programs = False
-    for file in files:
-        problems = load_problems(file)
+    for source in sources:
+        problems = load_source(source)
         programs = programs or any(problem.tests is not None for problem in problems)
         try:
             encoder.encode_all(problems)
         except SrpoError as error:
-            raise SrpoError(f"{file}: {error}") from None
-        if file in recipe.train_files.values():
-            check_min_pool(recipe, file, len(problems))
+            raise SrpoError(f"{source}: {error}") from None
+        if source in train:
+            check_min_pool(recipe, source, len(problems))
     return programs
 
 
@@ -171,7 +211,7 @@ def check_rewards(reward: RewardSection, programs: bool) -> None:
         describe_sandbox(reward.sandbox)
 
 
-def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:
+def check_min_pool(recipe: Recipe, source: DataSource, size: int) -> None:
     """A strategy that leaves prompts out can leave any out.
 
     Raises:
@@ -181,6 +221,6 @@ def check_min_pool(recipe: Recipe, file: Path, size: int) -> None:
     least = section.min_pool
     if section.strategy in ("history", "predictive") and least is not None and least >= size:
         raise SrpoError(
-            f"curriculum.min_pool {least} is not below the {size} problems of {file}, so every epoch would take "
+            f"curriculum.min_pool {least} is not below the {size} problems of {source}, so every epoch would take "
             f"all of them, whatever strategy {section.strategy} chooses; lower it."
         )

@@ -6,7 +6,6 @@ description of a run.  No torch here: `srpo plan` must answer at once.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,8 @@ from pydantic import Field, model_validator
 
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.curriculum import CurriculumSection, StageSection
+from megatron_srpo.recipe.data import DataSection, DataSource
+from megatron_srpo.recipe.grading import GradingSection
 from megatron_srpo.recipe.reward import RewardSection
 from megatron_srpo.recipe.section import (
     Fraction,
@@ -24,33 +25,11 @@ from megatron_srpo.recipe.section import (
     Section,
 )
 
-_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 
 class ModelSection(Section):
     """The policy to train."""
 
     path: Path = Field(description="Hugging Face folder: config.json, *.safetensors, tokenizer.json")
-
-
-class DataSection(Section):
-    """Problems to train on and problems that are only measured."""
-
-    train: dict[str, Path] = Field(
-        min_length=1,
-        description="a file for each source: parquet with the columns id, prompt, answer (math) or tests (code)",
-    )
-    heldout: dict[str, Path] = Field({}, description="files of the same form that are only measured")
-    prompt_template: str = Field("{question}", description="text in which {question} stands for the problem")
-
-    @model_validator(mode="after")
-    def _well_formed(self) -> DataSection:
-        if "{question}" not in self.prompt_template:
-            raise ValueError("prompt_template must contain {question}")
-        for name in (*self.train, *self.heldout):
-            if not _SOURCE.fullmatch(name):
-                raise ValueError(f"source {name!r}: a name has letters, digits, dots, dashes and underscores only")
-        return self
 
 
 class RolloutSection(Section):
@@ -213,6 +192,7 @@ class Recipe(Section):
     sync: SyncSection = SyncSection()
     checkpoint: CheckpointSection = CheckpointSection()
     evaluation: EvaluationSection = EvaluationSection()
+    grading: GradingSection = GradingSection()
 
     @property
     def directory(self) -> Path:
@@ -245,10 +225,10 @@ class Recipe(Section):
         return self.model_copy(update={"rollout": self.rollout.model_copy(update=values), "trainer": trainer})
 
     @property
-    def train_files(self) -> dict[str, Path]:
-        """The files of the sources that any stage draws from."""
+    def train_sources(self) -> dict[str, DataSource]:
+        """The sources that any stage draws from."""
         used = {source for stage in self.curriculum.stages for source in self.mixture(stage)}
-        return {source: path for source, path in self.data.train.items() if source in used}
+        return {name: source for name, source in self.data.train.items() if name in used}
 
     @property
     def samples_per_step(self) -> int:

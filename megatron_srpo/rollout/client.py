@@ -367,10 +367,18 @@ def _read_generation(answer: Any, seconds: float) -> Generation:
         tokens=tokens,
         log_probs=[float(entry[0]) for entry in scored],
         finish_reason=finish,
-        weight_version=int(spans[0]["version"] if spans else meta["weight_version"]),
+        weight_version=version_number(spans[0]["version"] if spans else meta["weight_version"]),
         prompt_tokens=int(meta["prompt_tokens"]),
         seconds=seconds,
     )
+
+
+def version_number(text: str) -> int:
+    """A weight version as a number; raises ValueError when it is none.
+
+    SGLang calls the weights that it was started with `default`, unless it is told another name.
+    """
+    return 0 if text == "default" else int(text)
 
 
 def _words_of(text: str) -> str:

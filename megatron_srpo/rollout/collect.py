@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from megatron_srpo.data.problem import Problem
@@ -63,7 +63,7 @@ class RolloutCollector:
         self._encoder, self._rewards = encoder, rewards
         self._slots = asyncio.Semaphore(recipe.rollout.max_concurrent_requests)
 
-    async def groups(self, draw: Callable[[], Sequence[Prompt]], recipe: Recipe) -> AsyncIterator[Group]:
+    async def groups(self, draw: Callable[[], Sequence[Prompt]], recipe: Recipe) -> AsyncGenerator[Group, None]:
         """Yield each prompt's group when it is complete, in order of completion.
 
         `draw` gives prompts to begin with and is asked again after every group; the end is reached when nothing

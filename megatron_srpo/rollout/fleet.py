@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
+from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.client import EngineClient
 from megatron_srpo.tasks import gather_or_cancel
 
@@ -18,6 +19,21 @@ class EngineFleet:
         if not clients:
             raise ValueError("a fleet needs at least one engine")
         self.clients = tuple(clients)
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe, urls: Sequence[str]) -> Self:
+        """Clients of these engines, with the recipe's limits of time and retries."""
+        return cls(
+            [
+                EngineClient(
+                    url,
+                    timeout=recipe.rollout.request_timeout_seconds,
+                    control_timeout=recipe.sync.timeout_seconds,
+                    retries=recipe.rollout.request_retries,
+                )
+                for url in urls
+            ]
+        )
 
     def for_group(self, index: int) -> EngineClient:
         """The engine of the group `index`: samples of one prompt share one engine's prefix cache."""

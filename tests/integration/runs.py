@@ -1,4 +1,4 @@
-"""`srpo train` as a child process, with a mark by which every process of it can be found again."""
+"""`srpo` as a child process, with a mark by which every process of it can be found again."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ MARK = "SRPO_TEST_MARK"
 LIMIT_SECONDS = 240
 
 
-class Run:
-    """A started `srpo train`."""
+class Command:
+    """A started `srpo`; its children log to the folder `logs`."""
 
-    def __init__(self, recipe: Path, run_dir: Path, *arguments: str) -> None:
-        self.run_dir = run_dir
+    def __init__(self, logs: Path, *arguments: str) -> None:
+        self._logs, self._name = logs, f"srpo {arguments[0]}"
         self._mark = uuid.uuid4().hex
-        command = [sys.executable, "-m", "megatron_srpo.cli", "train", str(recipe), *arguments]
         self.process = subprocess.Popen(
-            [*command, "--run-dir", str(run_dir)],
+            [sys.executable, "-m", "megatron_srpo.cli", *arguments],
             cwd=REPOSITORY,
             env={**os.environ, MARK: self._mark},
             stdout=subprocess.PIPE,
@@ -43,7 +42,7 @@ class Run:
             out, err = self.process.communicate(timeout=LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise AssertionError(f"srpo train did not end; logs in {self.run_dir / 'logs'}") from None
+            raise AssertionError(f"{self._name} did not end; logs in {self._logs}") from None
         return self.process.returncode, out, err
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
@@ -77,6 +76,14 @@ class Run:
         self.process.kill()
         self.process.communicate()
         self.assert_nothing_left()
+
+
+class Run(Command):
+    """A started `srpo train`."""
+
+    def __init__(self, recipe: Path, run_dir: Path, *arguments: str) -> None:
+        self.run_dir = run_dir
+        super().__init__(run_dir / "logs", "train", str(recipe), *arguments, "--run-dir", str(run_dir))
 
 
 def train(recipe: Path, run_dir: Path, *arguments: str) -> tuple[int, str, str]:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from megatron_srpo.data.problem_set import PROBLEM_SCHEMA, PROBLEMS, Manifest, PartWriter, commit
+
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen2ForCausalLM"],
     "model_type": "qwen2",
@@ -92,6 +94,17 @@ def write_problems(file: Path, prompts: list[str], **columns: list[Any]) -> Path
     }
     pq.write_table(pa.table(table | columns), file)
     return file
+
+
+def write_set(folder: Path, rows: list[dict[str, Any]], *, rows_per_part: int = 100, **manifest: Any) -> Path:
+    """A set of problems whose rows have an id, a prompt and the answer 1, unless they say otherwise."""
+    plain = {"domain": "math", "source": "", "answer": "1", "meta": "{}"}
+    with PartWriter(folder, PROBLEMS, PROBLEM_SCHEMA, rows_per_part) as writer:
+        writer.write(
+            plain | {"id": f"p{number}", "prompt": f"Problem {number}?"} | row for number, row in enumerate(rows)
+        )
+    commit(folder, Manifest(name=folder.name, problems=tuple(writer.parts), **manifest))
+    return folder
 
 
 def write_recipe(folder: Path, **model: Any) -> Path:

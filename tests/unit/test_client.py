@@ -100,6 +100,14 @@ async def test_generate_sends_and_reads_sglang_fields(engine: FakeEngine, client
     }
 
 
+async def test_the_weights_that_a_server_was_started_with_are_version_0(
+    engine: FakeEngine, client_of: MakeClient
+) -> None:
+    engine.replies = [answer(meta_info=answer()["meta_info"] | {"weight_version": "default"})]
+    client = await client_of()
+    assert (await client.generate(rid="r", input_ids=[1], sampling=SAMPLING)).weight_version == 0
+
+
 async def test_weight_version_is_the_oldest_span(engine: FakeEngine, client_of: MakeClient) -> None:
     spans = [{"version": "3", "start": 0, "end": 1}, {"version": "4", "start": 1, "end": 2}]
     engine.replies = [answer(meta_info=answer()["meta_info"] | {"weight_versions": spans})]
@@ -167,7 +175,7 @@ META = answer()["meta_info"]
         {"output_ids": [7, 8]},
         answer(meta_info=META | {"finish_reason": None}),
         answer(meta_info=META | {"finish_reason": {"type": "tired"}}),
-        answer(meta_info=META | {"weight_version": "default"}),
+        answer(meta_info=META | {"weight_version": "newest"}),
         answer(meta_info=META | {"output_token_logprobs": [[None, 7], [None, 8]]}),
     ],
 )

@@ -48,7 +48,10 @@ def test_a_base_is_found_beside_its_file_and_later_layers_win(tmp_path: Path) ->
 def test_mappings_are_merged_and_an_empty_one_empties(tmp_path: Path) -> None:
     written(tmp_path, SMALL.replace("}}\n", "}, heldout: {math: h}}\n"), "root.yaml")
     more = load_recipe(written(tmp_path, "base: root.yaml\ndata: {heldout: {code: c}}\n", "more.yaml"))
-    assert more.data.heldout == {"math": Path("h"), "code": Path("c")}
+    assert {name: source.path for name, source in more.data.heldout.items()} == {
+        "math": Path("h"),
+        "code": Path("c"),
+    }
     assert load_recipe(written(tmp_path, "base: root.yaml\ndata: {heldout: {}}\n", "none.yaml")).data.heldout == {}
 
 

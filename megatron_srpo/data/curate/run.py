@@ -26,11 +26,12 @@ from megatron_srpo.data.curate.config import CurateConfig
 from megatron_srpo.data.curate.finish import Finish
 from megatron_srpo.data.curate.place import Place
 from megatron_srpo.data.curate.progress import Bars
-from megatron_srpo.data.problem_set import is_problem_set, read_manifest
+from megatron_srpo.data.problem_set import hold_set, is_problem_set, read_manifest
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import hold, replace_file
+from megatron_srpo.files import replace_file
 from megatron_srpo.launch.stop import run_until_signal
 from megatron_srpo.observe.metrics import JsonLines
+from megatron_srpo.recipe.differences import changed_keys
 from megatron_srpo.tasks import gather_or_cancel
 from megatron_srpo.workers.host import GRACE_SECONDS, LostError, Nursery, Order, Worker
 
@@ -59,7 +60,7 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
         SrpoError: for what the user can mend; what is done is kept.
         StoppedError: after SIGINT or SIGTERM; the same command goes on.
     """
-    with hold(config.out, f"{config.out}: another srpo data command uses this folder; wait for it or stop it"):
+    with hold_set(config.out):
         work = config.out / "work"
         job = {"config": config.identity(), "inputs": _inputs(config)}
         if fresh:
@@ -200,18 +201,8 @@ def _inputs(config: CurateConfig) -> dict[str, Any]:
 
 def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises SrpoError with the first difference between what was begun and what is asked for."""
-    difference = _difference("", before, now)
-    if difference is not None:
+    for key, (old, new) in changed_keys(before, now).items():
         raise SrpoError(
-            f"{out}: holds work on another set: {difference}; give another `out`, or --fresh to begin again"
+            f"{out}: holds work on another set: {key} was {old!r:.80} and is {new!r:.80}; give another `out`, or "
+            "--fresh to begin again"
         )
-
-
-def _difference(key: str, before: Any, now: Any) -> str | None:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in (*before, *(name for name in now if name not in before)):
-            found = _difference(f"{key}.{name}" if key else name, before.get(name), now.get(name))
-            if found is not None:
-                return found
-        return None
-    return None if before == now else f"{key} was {before!r:.80} and is {now!r:.80}"

@@ -1,0 +1,1 @@
+"""Difficulty of problems, measured by Pass@k: the estimate, the journal of grades, the way back into the set."""
