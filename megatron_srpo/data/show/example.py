@@ -60,7 +60,7 @@ def _lines(row: Row, values: Mapping[str, Any], whole: bool) -> Iterator[tuple[s
     if values.get("tests"):
         yield "tests", summary_of_tests(values["tests"])
     if values.get("raw"):
-        yield "row as read", short(values["raw"])
+        yield "row as read", short(values["raw"].rstrip("\n"))
     if whole:
         yield from _rest(values)
 

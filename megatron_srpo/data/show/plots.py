@@ -47,7 +47,7 @@ def write_plots(counts: Mapping[str, Any], name: str, folder: Path) -> list[Path
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # scripts that the font has not
         filters = ", ".join(f"{key} {value}" for key, value in counts["filters"].items())
-        title = line_of(f"{name} ({filters})" if filters else name)
+        title = f"{_label(name)} (only {line_of(filters)[:LONGEST_NAME]})" if filters else _label(name)
         figures = {
             "sources": _sources(counts["sources"], title),
             "rules": _rules(counts["rules"], title),
@@ -92,7 +92,7 @@ def _sources(sources: Mapping[str, Mapping[str, int]], title: str) -> Figure | N
         if any(values):
             axes.barh(range(len(labels)), values, left=start, color=COLOURS[status], label=status)
         start = [one + other for one, other in zip(start, values, strict=True)]
-    _finish_bars(axes, labels, start, f"{title}: what became of the rows of each source", "rows")
+    _finish_bars(axes, labels, start, f"{title}: rows by source", "rows")
     if len(axes.containers) > 1:
         figure.legend(loc="outside lower center", ncols=len(STATUSES), frameon=False)
     return figure
@@ -118,10 +118,10 @@ def _finish_bars(axes: Axes, labels: Sequence[str], values: Sequence[int], title
 
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
-    axes.set_xlim(0, 1.12 * max(values))
+    axes.set_xlim(0, 1.15 * max(values))
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     for at, value in enumerate(values):
         axes.annotate(
@@ -135,6 +135,8 @@ def _lengths(lengths: Mapping[str, Any], title: str) -> Figure | None:
     """Steps: how long the prompts of each domain are."""
     if not lengths["domains"]:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(4.0)
     axes = figure.subplots()
     edges = [lengths["bounds"][0] / 2, *lengths["bounds"], 2 * lengths["bounds"][-1]]
@@ -148,6 +150,8 @@ def _lengths(lengths: Mapping[str, Any], title: str) -> Figure | None:
     axes.set_xticks(edges[first : last + 1], [f"{edge:,.0f}" for edge in edges[first : last + 1]])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("characters (each step is twice as long as the one before)")
     axes.set_ylabel("rows")
     axes.legend(frameon=False)
@@ -168,7 +172,8 @@ def _difficulty(counts: Mapping[str, Any], title: str) -> Figure | None:
     ):
         if panel == "rates":
             _columns(axes, rates["bins"], rates["rows"], "share of samples that were right")
-            axes.tick_params(axis="x", rotation=45)
+            for label in axes.get_xticklabels():
+                label.set(rotation=45, ha="right", rotation_mode="anchor")
         else:
             _columns(axes, list(classes), [of[KEPT] for of in classes.values()], "difficulty")
     figure.axes[0].set_ylabel("problems")
@@ -177,9 +182,13 @@ def _difficulty(counts: Mapping[str, Any], title: str) -> Figure | None:
 
 
 def _columns(axes: Axes, labels: Sequence[str], values: Sequence[int], what: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.bar(range(len(values)), values, color=COLOURS["kept"], width=0.85)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xticks(range(len(values)), [_label(label) for label in labels])
     axes.grid(axis="x", visible=False)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel(what)
 
 

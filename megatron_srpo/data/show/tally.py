@@ -12,7 +12,7 @@ from megatron_srpo.data.show.rows import KEPT, STATUSES, Row
 LENGTHS = tuple(2**power for power in range(5, 17))  # characters of a prompt; each bin ends with its bound
 UNKNOWN = "unknown"  # domain of rows that no problem could be made of
 DIFFICULTIES = ("easy", "medium", "hard")
-RATES = ("0", *(f"0.{tenth} to 0.{tenth + 1}" for tenth in range(9)), "0.9 to 1", "1")
+RATES = ("0", "0 to 0.1", *(f"0.{tenth} to 0.{tenth + 1}" for tenth in range(1, 9)), "0.9 to 1", "1")
 """Bins of pass rates: never right and always right are bins of their own."""
 
 
