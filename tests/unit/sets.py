@@ -13,7 +13,7 @@ from megatron_srpo.data.curate.config import CurateConfig
 from megatron_srpo.data.curate.run import curate
 
 EVIL = "What is [bold]1 + 1[/bold]?\x1b[31m Red\x9b2J, \u202edrawkcab."
-NOUNS = "apples bricks candles drums eggs forks grapes hats irons jars keys lamps mugs nails".split()
+NOUNS = ("apples", "bricks", "candles", "drums", "eggs", "forks", "grapes", "hats", "irons", "jars", "keys")
 TESTS = {"kind": "call", "function": "double", "cases": [[[3], 6], [[5], 10]]}
 
 

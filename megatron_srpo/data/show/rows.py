@@ -21,6 +21,7 @@ from megatron_srpo.data.problem_set import (
     read_parts,
 )
 from megatron_srpo.data.problems import JSON, PARQUET, check_columns, problem_of, read_rows
+from megatron_srpo.data.show.text import line_of
 from megatron_srpo.errors import SrpoError
 
 KEPT = "kept"
@@ -161,19 +162,24 @@ def _split(repairs: Sequence[str] | None) -> Notes:
 
 
 def _of_file(path: Path) -> Iterator[Row]:
-    check_columns(path)
-    for number, values in enumerate(read_rows(path), 1):
-        where = f"{path}: row {number}"
-        problem = problem_of(values, where)
-        meta = json.dumps(dict(problem.meta), ensure_ascii=False, default=str)
-        known = {
-            **values,
-            "domain": problem.domain,
-            "source": problem.source,
-            "meta": meta,
-            "pass_rate": _pass_rate(values.get("pass_rate"), where),
-        }
-        yield _row(KEPT, known, partial(dict, known))
+    try:
+        check_columns(path)
+        for number, values in enumerate(read_rows(path), 1):
+            yield _of_values(values, f"{path}: row {number}")
+    except SrpoError as error:  # it may quote the file
+        raise SrpoError(line_of(str(error))) from None
+
+
+def _of_values(values: Mapping[str, Any], where: str) -> Row:
+    problem = problem_of(values, where)
+    known = {
+        **values,
+        "domain": problem.domain,
+        "source": problem.source,
+        "meta": json.dumps(dict(problem.meta), ensure_ascii=False, default=str),
+        "pass_rate": _pass_rate(values.get("pass_rate"), where),
+    }
+    return _row(KEPT, known, partial(dict, known))
 
 
 def _pass_rate(value: Any, where: str) -> float | None:

@@ -42,7 +42,7 @@ def show(path: Path, wanted: Filter, options: Options, console: Console) -> None
     Raises:
         SrpoError: when there is nothing that could be shown.
     """
-    opened = _open(path)
+    opened = open_path(path)
     tally, examples, seen = (
         Tally(wanted.status),
         Examples(0 if options.json else options.examples, options.seed),
@@ -71,26 +71,19 @@ def show(path: Path, wanted: Filter, options: Options, console: Console) -> None
 
 def show_row(path: Path, name: str, options: Options, console: Console) -> None:
     """Show one row whole, whatever became of it; raises SrpoError when there is none of that id."""
-    opened = _open(path)
+    opened = open_path(path)
     first = None
     for row in opened.rows():
         first = first or row.id
         if row.id == name:
             if options.json:
-                print(json.dumps(as_json(row, row.values())))
+                print(json.dumps(as_json(row, row.values()), default=str))
             else:
                 print_row(row, row.values(), console, whole=True)
             return
     hint = "" if opened.manifest is None else ": the source, and the number of the row in it, from 0"
     like = f"; ids look like {first}{hint}" if first else ""
     raise SrpoError(line_of(f"{path}: has no row {name}, neither kept nor left out{like}."))
-
-
-def _open(path: Path) -> Opened:
-    try:
-        return open_path(path)
-    except SrpoError as error:
-        raise SrpoError(line_of(str(error))) from None
 
 
 def _counts(opened: Opened, wanted: Filter, tally: Tally, rules: Iterable[str]) -> dict[str, Any]:
