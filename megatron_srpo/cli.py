@@ -187,6 +187,38 @@ def grade_set(
     grade(folder, load_recipe(recipe, overrides or ()), url or (), fresh)
 
 
+@data_commands.command()
+def show(
+    path: Annotated[
+        Path, typer.Argument(metavar="SET", help="Folder of a set, or a parquet or JSON file of problems.")
+    ],
+    examples: Annotated[int, typer.Option(min=0, help="Random rows to show of each status.")] = 3,
+    seed: Annotated[int, typer.Option(help="Which random rows; the same seed shows the same ones.")] = 0,
+    rule: Annotated[str | None, typer.Option(help="Only rows that this rule repaired or refused.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only kept, refused or quarantined rows.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only rows of this source.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only math or code.")] = None,
+    difficulty: Annotated[str | None, typer.Option(help="Only problems graded like this.")] = None,
+    row_id: Annotated[str | None, typer.Option("--id", help="One row whole, kept or not.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Also write plots, PNG and SVG, to a folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show what is in a set of problems, and what is not and why."""
+    from rich.console import Console
+
+    from megatron_srpo.data.show import show as shown
+    from megatron_srpo.data.show.choose import Filter
+
+    wanted = Filter(rule, status, source, domain, difficulty)
+    options = shown.Options(examples, seed, plots, as_json)
+    if row_id is None:
+        shown.show(path, wanted, options, Console())
+        return
+    if wanted.given() or plots is not None:
+        raise SrpoError("--id shows one row, whatever became of it; leave out the filters and --plots.")
+    shown.show_row(path, row_id, options, Console())
+
+
 def main() -> None:
     """Run the command line; what the user can mend ends in one sentence and exit code 2."""
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from megatron_srpo.data.curate.process import OF_THE_SET, VERIFICATIONS
-from megatron_srpo.data.curate.rules import RULES
+from megatron_srpo.data.curate.rule_texts import NAMES, meanings
 from megatron_srpo.data.problem_set import Manifest
 from megatron_srpo.recipe import yaml_form
 
@@ -53,24 +52,11 @@ def _overview(counts: dict[str, Any]) -> str:
     )
 
 
-def _meanings() -> dict[str, str]:
-    """One sentence for each rule; where a repair and a check share a name, both."""
-    found: dict[str, str] = {}
-    for rule in RULES:
-        found[rule.name] = f"{found[rule.name]} {rule.meaning}" if rule.name in found else rule.meaning
-    return {**VERIFICATIONS, **OF_THE_SET, **found}
-
-
 def _rules(rules: dict[str, Any]) -> str:
-    meanings = _meanings()
-    counted = ((name, rules[name]) for name in _names() if name in rules)
-    lines = ((name, of["repaired"] or "", of["refused"] or "", meanings[name]) for name, of in counted)
+    texts = meanings()
+    counted = ((name, rules[name]) for name in NAMES if name in rules)
+    lines = ((name, of["repaired"] or "", of["refused"] or "", texts[name]) for name, of in counted)
     return _table(("rule", "repaired", "refused", "what it does"), lines)
-
-
-def _names() -> Iterable[str]:
-    """All rules, in their order."""
-    return dict.fromkeys([*(rule.name for rule in RULES), *VERIFICATIONS, *OF_THE_SET])
 
 
 def _contamination(manifest: Manifest) -> list[str]:
@@ -118,7 +104,7 @@ def _lengths(lengths: dict[str, Any]) -> str:
 
 def _examples(rules: dict[str, Any]) -> list[str]:
     found = []
-    for rule in _names():
+    for rule in NAMES:
         if rule not in rules:
             continue
         found.append(f"### {rule}")

@@ -1,0 +1,1 @@
+"""`srpo data show`: what is in a set of problems, and what is not and why."""
