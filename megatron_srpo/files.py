@@ -40,10 +40,13 @@ def hold(folder: Path, taken: str) -> IO[str]:
     """Take a folder, which is made, for this process until what is returned is closed or the process ends.
 
     Raises:
-        SrpoError: `taken`, when another process has it.
+        SrpoError: `taken`, when another process has it; or when there can be no such folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("w")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise SrpoError(f"{folder}: cannot be used as a folder ({error.strerror})") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

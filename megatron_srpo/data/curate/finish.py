@@ -65,7 +65,7 @@ class Finish:
         for group, same in zip(self._groups, agreeing, strict=True):
             self._judge_group(group, same)
         self._find_twins()
-        statistics, confusion = Statistics(), Confusion()
+        statistics, confusion = Statistics(self._config.sources), Confusion()
         out, limit = self._config.out, self._config.rows_per_part
         with (
             PartWriter(out, PROBLEMS, PROBLEM_SCHEMA, limit) as problems,

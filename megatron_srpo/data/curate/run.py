@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ from rich.console import Console
 
 from megatron_srpo.data.curate import sources, unit
 from megatron_srpo.data.curate.config import CurateConfig
+from megatron_srpo.data.curate.draft import BadRow
 from megatron_srpo.data.curate.finish import Finish
 from megatron_srpo.data.curate.place import Place
 from megatron_srpo.data.curate.progress import Bars
+from megatron_srpo.data.curate.readers import Row
 from megatron_srpo.data.problem_set import is_problem_set, read_manifest
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import hold, replace_file
@@ -33,6 +36,7 @@ from megatron_srpo.workers.host import GRACE_SECONDS, LostError, Nursery, Order,
 
 JOB, UNITS = "job.json", "units"
 TOO_LONG = "ended by SIGALRM"
+CHANCES = 2  # of a row with which a worker was lost
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
         work = config.out / "work"
         job = {"config": config.identity(), "inputs": _inputs(config)}
         if fresh:
-            shutil.rmtree(work, ignore_errors=True)
-        elif is_problem_set(config.out):
+            _discard(work)
+        elif is_problem_set(config.out) and not (work / JOB).exists():
             manifest = read_manifest(config.out)
             _compare(config.out, {"config": manifest.config, "inputs": manifest.inputs}, job)
-            shutil.rmtree(work, ignore_errors=True)
+            _discard(work)
             console.print(f"{config.out}: the set is finished", highlight=False)
             return
         if (work / JOB).exists():
@@ -72,7 +76,16 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
         else:
             replace_file(work / JOB, json.dumps(job, indent=1).encode())
         run_until_signal(_curate(config, work, job["inputs"], console))
-        shutil.rmtree(work)
+        _discard(work)
+
+
+def _discard(work: Path) -> None:
+    """Remove work as a whole: killed at any instant, this leaves nothing that could be taken for other work."""
+    old = work.with_name(f"{work.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if work.exists():
+        work.rename(old)
+        shutil.rmtree(old)
 
 
 async def _curate(config: CurateConfig, work: Path, inputs: dict[str, Any], console: Console) -> None:
@@ -81,15 +94,14 @@ async def _curate(config: CurateConfig, work: Path, inputs: dict[str, Any], cons
             bars.add(name, sources.known_rows(source), source.limit)
         nursery = Nursery(_order(config))
         workers = [Worker(nursery, number) for number in range(config.workers)]
-        await nursery.start()
         try:
+            await nursery.start()
             tasks = Tasks(config, work / UNITS, bars)
             serving = (_serve(worker, tasks, work / f"at-{number}") for number, worker in enumerate(workers))
             await gather_or_cancel(*serving)
             finish = Finish(config, inputs, tasks.folders, bars)
             different = await asyncio.to_thread(finish.same_texts)
-            await workers[0].ask({"compare": different})
-            agreeing = await workers[0].receive() if different else []
+            agreeing = [await _agree(workers[0], answers) for answers in different]
         finally:
             for worker in workers:
                 worker.close()
@@ -136,37 +148,81 @@ async def _serve(worker: Worker, tasks: Tasks, at: Path) -> None:
             "folder": str(task.folder),
             "source": task.source,
             "first": task.chunk.first,
-            "rows": json.loads(json.dumps(rows, default=str)),
+            "rows": json.loads(json.dumps(rows, default=_plain)),
             "at": str(at),
         }
-        tasks.done(await _do(worker, request, at))
+        unread = {str(number): str(row) for number, row in enumerate(rows, task.chunk.first) if _is_bad(row)}
+        tasks.done(await _do(worker, request, at, unread))
 
 
-async def _do(worker: Worker, request: dict[str, Any], at: Path) -> dict[str, Any]:
+def _is_bad(row: Row) -> bool:
+    return isinstance(row, BadRow)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know, as text; a row that could not be read is empty."""
+    if isinstance(value, BadRow):
+        return {}
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+async def _do(worker: Worker, request: dict[str, Any], at: Path, lost: dict[str, str]) -> dict[str, Any]:
     """One unit, again and again without the rows that the worker is lost with.
 
+    A worker may also be lost because of something else, as a lack of memory on the machine; so a row that it is
+    lost with has a second chance, unless its time was up.
+
+    Args:
+        worker: who does it.
+        request: see `unit.UnitWorker.do`.
+        at: the file that tells which row it is at.
+        lost: rows that are to be left out from the beginning, and why.
+
     Raises:
-        SrpoError: when it is lost before any row, or with a row that it was to leave out.
+        SrpoError: when it is lost twice without being at a row, or with a row that it was to leave out, or when
+            programs cannot be run on this machine.
     """
-    lost: dict[str, str] = {}
+    losses = Counter[str]()
     while True:
         at.unlink(missing_ok=True)
         try:
             await worker.ask(request | {"lost": lost})
             summary: dict[str, Any] = await worker.receive()
+            if "error" in summary:
+                raise SrpoError(summary["error"])
             return summary
         except LostError:
             cause = await worker.end(GRACE_SECONDS)
         except BaseException:
             worker.close()
             raise
-        row = str(int.from_bytes(at.read_bytes(), "little")) if at.exists() else ""
-        if not row or row in lost:
+        row = _row_at(at)
+        losses[row] += 1
+        late = cause == TOO_LONG
+        if row and row not in lost and (late or losses[row] == CHANCES):
+            lost = {**lost, row: "no result in time" if late else f"the process was lost with it: {cause}"}
+        elif losses[row] >= CHANCES:
             raise SrpoError(
                 f"{request['folder']}: a worker of curation was lost without being at a row ({cause}); look for "
                 "a lack of memory or disk and start the same command again"
             )
-        lost[row] = "no result in time" if cause == TOO_LONG else f"the process was lost with it: {cause}"
+
+
+def _row_at(at: Path) -> str:
+    """The row that a worker was at when it was lost; empty for none."""
+    number = at.read_bytes() if at.exists() else b""
+    return str(int.from_bytes(number, "little")) if number else ""
+
+
+async def _agree(worker: Worker, answers: list[str]) -> bool:
+    """Whether answers all mean the same; what cannot be compared does not."""
+    for _ in range(CHANCES):
+        try:
+            await worker.ask({"compare": answers})
+            return bool(await worker.receive())
+        except LostError:
+            await worker.end(GRACE_SECONDS)
+    return False
 
 
 def _order(config: CurateConfig) -> Order:
@@ -182,7 +238,7 @@ def _inputs(config: CurateConfig) -> dict[str, Any]:
     """What sources and evaluation sets hold now; raises SrpoError when one is not there."""
     named: dict[str, Place] = {
         **config.sources,
-        **{f"contamination.{n}": s for n, s in config.contamination.sets.items()},
+        **{f"contamination/{n}": s for n, s in config.contamination.sets.items()},
     }
     return {name: sources.fingerprint(source) for name, source in named.items()}
 
@@ -202,5 +258,7 @@ def _difference(key: str, before: Any, now: Any) -> str | None:
             found = _difference(f"{key}.{name}" if key else name, before.get(name), now.get(name))
             if found is not None:
                 return found
+        if list(before) != list(now):  # of two duplicates, the one of the earlier source stays
+            return f"{key} was in the order {', '.join(before):.80} and is in the order {', '.join(now):.80}"
         return None
     return None if before == now else f"{key} was {before!r:.80} and is {now!r:.80}"

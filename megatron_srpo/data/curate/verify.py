@@ -118,11 +118,11 @@ class CodeVerifier:
                 return "trivial_passes", f"a program that solves nothing passes all cases: {shown}"
         return None
 
-    def seconds(self, draft: Draft) -> float:
-        """The longest that a draft may take, in seconds of wall clock."""
-        runs = 2 * self._section.max_references + 2 + len(TRIVIAL_STDIO)
-        code = self._section.code
-        return OVERHEAD_SECONDS + runs * code.program_seconds * code.patience
+
+def code_seconds(section: VerifySection) -> float:
+    """The longest that a code problem may take, in seconds of wall clock."""
+    runs = 2 * section.max_references + 2 + len(TRIVIAL_STDIO)
+    return OVERHEAD_SECONDS + runs * section.code.program_seconds * section.code.patience
 
 
 def trivial_programs(tests: CodeTests) -> list[str]:
