@@ -46,7 +46,7 @@ def hold(folder: Path, taken: str) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise SrpoError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise SrpoError(f"{folder}: cannot be used as a folder ({error.strerror})") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

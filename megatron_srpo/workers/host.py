@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,8 +114,8 @@ class Worker:
         """Whether the process that was asked last is there; it may have ended without our noticing."""
         return self._streams is not None
 
-    async def ask(self, request: Any) -> None:
-        """Send a message to the worker, which is started if it is not there.
+    async def ask(self, request: Any, plain: Callable[[Any], Any] | None = None) -> None:
+        """Send a message to the worker, which is started if it is not there; see `messages.encode`.
 
         Raises:
             LostError: when it has ended.
@@ -124,7 +125,7 @@ class Worker:
             await self._start()
         assert self._streams is not None
         writer = self._streams[1]
-        writer.write(messages.encode(request))
+        writer.write(messages.encode(request, plain))
         try:
             await writer.drain()
         except ConnectionError:

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 LENGTH_BYTES = 4
 LONGEST = 2**30
 
 
-def encode(value: Any) -> bytes:
-    """A message; lone surrogates, which a model's text may hold, survive."""
-    content = json.dumps(value).encode()
+def encode(value: Any, plain: Callable[[Any], Any] | None = None) -> bytes:
+    """A message; lone surrogates, which a model's text may hold, survive.
+
+    Args:
+        value: of JSON values, and of others that `plain` makes into such.
+        plain: as json.dumps has it as `default`.
+    """
+    content = json.dumps(value, default=plain).encode()
     return len(content).to_bytes(LENGTH_BYTES, "big") + content
 
 

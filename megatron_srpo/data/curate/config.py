@@ -119,7 +119,9 @@ class CurateConfig(Section):
 
     def identity(self) -> dict[str, Any]:
         """What decides the result: all but the folder and the number and size of workers, as JSON values."""
-        return self.model_dump(mode="json", exclude={"out", "workers", "worker_memory_megabytes"})
+        values = self.model_dump(mode="json", exclude={"out", "workers", "worker_memory_megabytes"})
+        # Of two duplicates the one of the earlier source stays.
+        return {**values, "order": list(self.sources)}
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> CurateConfig:

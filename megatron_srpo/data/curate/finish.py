@@ -78,7 +78,7 @@ class Finish:
         found = len(self._twins.rows) if self._twins is not None else 0
         seconds = time.monotonic() - started
         self._events.write({"event": "duplicates", "of": self._units.rows, "found": found, "seconds": seconds})
-        statistics, confusion = Statistics(), Confusion()
+        statistics, confusion = Statistics(self._config.sources), Confusion()
         out, limit = self._config.out, self._config.rows_per_part
         with (
             PartWriter(out, PROBLEMS, PROBLEM_SCHEMA, limit) as problems,

@@ -29,7 +29,7 @@ class Units:
 
     def __post_init__(self) -> None:
         self.sizes = [pyarrow.parquet.read_metadata(folder / unit.KEPT).num_rows for folder in self.folders]
-        self._ends = np.cumsum(self.sizes)
+        self._ends = np.cumsum(self.sizes, dtype=np.int64)
         self._numbers = self.column("row")
 
     @property
@@ -43,7 +43,8 @@ class Units:
             pyarrow.parquet.read_table(folder / unit.KEPT, columns=[name])[name].to_numpy()
             for folder in self.folders
         ]
-        return np.concatenate(parts)
+        kind = unit.KEPT_SCHEMA.field(name).type.to_pandas_dtype()
+        return np.concatenate([np.empty(0, kind), *parts])
 
     def summaries(self) -> Iterator[dict[str, Any]]:
         """What each unit says of itself."""

@@ -21,22 +21,23 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # Commands that only space or style a formula.
 SILENT = re.compile(
-    r"\\(?:left|right|big[lr]?|Big[lr]?|displaystyle|textstyle|quad|qquad|text|mathrm|mathbf|operatorname"
-    r"|[,;:! ()\[\]])(?![A-Za-z])"
+    r"\\(?:(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|quad|qquad|text|mathrm|mathbf|operatorname)(?![A-Za-z])"
+    r"|[,;:! ()\[\]\\])"
 )
 SAME = {"\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\leq": "\\le", "\\geq": "\\ge", "\\cdot": "\\times"}
-WORD = re.compile(rf"\\[A-Za-z]+|[0-9]+(?:[.,][0-9]+)*|[{CJK}]|[^\W\d_{CJK}]+|[-+*/=<>^%!|]")
+NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"  # 1,000 is one number, (3,4) are two
+WORD = re.compile(rf"\\[A-Za-z]+|{NUMBER}|[{CJK}]|[^\W\d_{CJK}]+|[-+*/=<>^%!|]")
 
 
 def words(text: str) -> list[str]:
     """The words of a text, in lower case."""
     found = WORD.findall(SILENT.sub(" ", text))
-    return [SAME.get(word, word.lower()) for word in found]
+    return [SAME.get(word, word.lower().replace(",", "")) for word in found]
 
 
 def numbers(of: list[str]) -> list[str]:
     """The numbers among words, in their order: two problems from one template differ in them."""
-    return [word.replace(",", "") for word in of if word[0].isdigit()]
+    return [word for word in of if word[0].isdigit()]
 
 
 def text_hash(text: str) -> int:

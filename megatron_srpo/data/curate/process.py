@@ -12,9 +12,11 @@ from megatron_srpo.data.curate.config import CurateConfig, SourceSection
 from megatron_srpo.data.curate.contamination import EvaluationIndex
 from megatron_srpo.data.curate.draft import BadRow, Draft
 from megatron_srpo.data.curate.keys import Hashes, word_hashes, words
+from megatron_srpo.data.curate.readers import Row
 from megatron_srpo.data.curate.rules import RULES
 from megatron_srpo.data.curate.rules.rule import RuleSettings
-from megatron_srpo.data.curate.verify import CodeVerifier, verify_math
+from megatron_srpo.data.curate.verify import CodeVerifier, code_seconds, verify_math
+from megatron_srpo.errors import SrpoError
 
 VERIFICATIONS = {
     "answer_unread": "The answer cannot be read, or does not verify against itself.",
@@ -30,6 +32,10 @@ OF_THE_SET = {
     "duplicate": "Nearly the same text, the same numbers and the same answer as a problem that is kept.",
 }
 RULE_NAMES = tuple(dict.fromkeys([*(rule.name for rule in RULES), *VERIFICATIONS, *OF_THE_SET]))
+
+
+class NoSandboxError(Exception):
+    """Programs cannot be run on this machine, whatever the row; the text says what is missing."""
 
 
 @dataclass
@@ -91,7 +97,7 @@ class Processor:
         assert draft is not None
         if draft.domain == "math":
             return 2 * self._config.verify.math.seconds
-        return self._code_verifier().seconds(draft)
+        return code_seconds(self._config.verify)
 
     def clean(self, draft: Draft) -> Outcome:
         """All repairs, then all checks."""
@@ -124,12 +130,17 @@ class Processor:
 
     def _code_verifier(self) -> CodeVerifier:
         if self._code is None:
-            self._code = CodeVerifier(self._config.verify)
+            try:
+                self._code = CodeVerifier(self._config.verify)
+            except SrpoError as error:
+                raise NoSandboxError(str(error)) from None
         return self._code
 
 
-def columns_of(row: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """The columns of a row; raises BadRow for a line that is no JSON object."""
+def columns_of(row: Row) -> Mapping[str, Any]:
+    """The columns of a row; raises BadRow for a line that is no JSON object, and for a row that is none."""
+    if isinstance(row, BadRow):
+        raise row
     if not isinstance(row, str):
         return row
     try:

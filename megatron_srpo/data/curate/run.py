@@ -14,6 +14,7 @@ import asyncio
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ from rich.console import Console
 
 from megatron_srpo.data.curate import sources, unit
 from megatron_srpo.data.curate.config import CurateConfig
+from megatron_srpo.data.curate.draft import BadRow
 from megatron_srpo.data.curate.finish import Finish
 from megatron_srpo.data.curate.place import Place
 from megatron_srpo.data.curate.progress import Bars
+from megatron_srpo.data.curate.readers import Row
 from megatron_srpo.data.problem_set import hold_set, is_problem_set, read_manifest
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import replace_file
@@ -37,6 +40,7 @@ from megatron_srpo.workers.host import GRACE_SECONDS, LostError, Nursery, Order,
 
 JOB, UNITS = "job.json", "units"
 TOO_LONG = "ended by SIGALRM"
+CHANCES = 2  # of a row with which a worker was lost
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,11 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
         work = config.out / "work"
         job = {"config": config.identity(), "inputs": _inputs(config)}
         if fresh:
-            shutil.rmtree(work, ignore_errors=True)
-        elif is_problem_set(config.out):
+            _discard(work)
+        elif is_problem_set(config.out) and not (work / JOB).exists():
             manifest = read_manifest(config.out)
             _compare(config.out, {"config": manifest.config, "inputs": manifest.inputs}, job)
-            shutil.rmtree(work, ignore_errors=True)
+            _discard(work)
             console.print(f"{config.out}: the set is finished", highlight=False)
             return
         if (work / JOB).exists():
@@ -77,7 +81,16 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
             replace_file(work / JOB, json.dumps(job, indent=1).encode())
         events = JsonLines(config.out / "events.jsonl")
         run_until_signal(_curate(config, work, job["inputs"], events, console))
-        shutil.rmtree(work)
+        _discard(work)
+
+
+def _discard(work: Path) -> None:
+    """Remove work as a whole: killed at any instant, this leaves nothing that could be taken for other work."""
+    old = work.with_name(f"{work.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if work.exists():
+        work.rename(old)
+        shutil.rmtree(old)
 
 
 async def _curate(
@@ -90,8 +103,8 @@ async def _curate(
             bars.add(name, sources.known_rows(source), source.limit)
         nursery = Nursery(_order(config))
         workers = [Worker(nursery, number) for number in range(config.workers)]
-        await nursery.start()
         try:
+            await nursery.start()
             tasks = Tasks(config, work / UNITS, bars)
             places = (work / f"at-{number}" for number in range(config.workers))
             serving = (_serve(*pair, tasks, events) for pair in zip(workers, places, strict=True))
@@ -99,8 +112,7 @@ async def _curate(
             events.write({"event": "units", "count": len(tasks.folders), "seconds": time.monotonic() - started})
             finish = Finish(config, inputs, tasks.folders, events, bars)
             different = await asyncio.to_thread(finish.same_texts)
-            await workers[0].ask({"compare": different})
-            agreeing = await workers[0].receive() if different else []
+            agreeing = [await _agree(workers[0], answers) for answers in different]
         finally:
             for worker in workers:
                 worker.close()
@@ -147,38 +159,84 @@ async def _serve(worker: Worker, at: Path, tasks: Tasks, events: JsonLines) -> N
             "folder": str(task.folder),
             "source": task.source,
             "first": task.chunk.first,
-            "rows": json.loads(json.dumps(rows, default=str)),
+            "rows": rows,
             "at": str(at),
         }
-        tasks.done(await _do(worker, request, at, events))
+        unread = {str(number): str(row) for number, row in enumerate(rows, task.chunk.first) if _is_bad(row)}
+        tasks.done(await _do(worker, request, at, unread, events))
 
 
-async def _do(worker: Worker, request: dict[str, Any], at: Path, events: JsonLines) -> dict[str, Any]:
+def _is_bad(row: Row) -> bool:
+    return isinstance(row, BadRow)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know, as text; a row that could not be read is empty."""
+    if isinstance(value, BadRow):
+        return {}
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
+
+
+async def _do(
+    worker: Worker, request: dict[str, Any], at: Path, lost: dict[str, str], events: JsonLines
+) -> dict[str, Any]:
     """One unit, again and again without the rows that the worker is lost with.
 
+    A worker may also be lost because of something else, as a lack of memory on the machine; so a row that it is
+    lost with has a second chance, unless its time was up.
+
+    Args:
+        worker: who does it.
+        request: see `unit.UnitWorker.do`.
+        at: the file that tells which row it is at.
+        lost: rows that are to be left out from the beginning, and why.
+
     Raises:
-        SrpoError: when it is lost before any row, or with a row that it was to leave out.
+        SrpoError: when it is lost twice without being at a row, or with a row that it was to leave out, or when
+            programs cannot be run on this machine.
     """
-    lost: dict[str, str] = {}
+    losses = Counter[str]()
     while True:
         at.unlink(missing_ok=True)
         try:
-            await worker.ask(request | {"lost": lost})
+            await worker.ask(request | {"lost": lost}, _plain)
             summary: dict[str, Any] = await worker.receive()
+            if "error" in summary:
+                raise SrpoError(summary["error"])
             return summary
         except LostError:
             cause = await worker.end(GRACE_SECONDS)
         except BaseException:
             worker.close()
             raise
-        row = str(int.from_bytes(at.read_bytes(), "little")) if at.exists() else ""
-        if not row or row in lost:
+        row = _row_at(at)
+        losses[row] += 1
+        late = cause == TOO_LONG
+        if row and row not in lost and (late or losses[row] == CHANCES):
+            lost = {**lost, row: "no result in time" if late else f"the process was lost with it: {cause}"}
+            events.write({"event": "lost", "source": request["source"], "row": int(row), "cause": cause})
+        elif losses[row] >= CHANCES:
             raise SrpoError(
                 f"{request['folder']}: a worker of curation was lost without being at a row ({cause}); look for "
                 "a lack of memory or disk and start the same command again"
             )
-        lost[row] = "no result in time" if cause == TOO_LONG else f"the process was lost with it: {cause}"
-        events.write({"event": "lost", "source": request["source"], "row": int(row), "cause": cause})
+
+
+def _row_at(at: Path) -> str:
+    """The row that a worker was at when it was lost; empty for none."""
+    number = at.read_bytes() if at.exists() else b""
+    return str(int.from_bytes(number, "little")) if number else ""
+
+
+async def _agree(worker: Worker, answers: list[str]) -> bool:
+    """Whether answers all mean the same; what cannot be compared does not."""
+    for _ in range(CHANCES):
+        try:
+            await worker.ask({"compare": answers})
+            return bool(await worker.receive())
+        except LostError:
+            await worker.end(GRACE_SECONDS)
+    return False
 
 
 def _order(config: CurateConfig) -> Order:
@@ -194,7 +252,7 @@ def _inputs(config: CurateConfig) -> dict[str, Any]:
     """What sources and evaluation sets hold now; raises SrpoError when one is not there."""
     named: dict[str, Place] = {
         **config.sources,
-        **{f"contamination.{n}": s for n, s in config.contamination.sets.items()},
+        **{f"contamination/{n}": s for n, s in config.contamination.sets.items()},
     }
     return {name: sources.fingerprint(source) for name, source in named.items()}
 

@@ -11,30 +11,42 @@ ends depends on the content alone, never on what was done before.
 from __future__ import annotations
 
 import glob
-import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.ipc
-import pyarrow.parquet
 import xxhash
 
 from megatron_srpo.data.curate.place import Place
+from megatron_srpo.data.curate.readers import (
+    Piece,
+    Row,
+    of_arrow,
+    of_datasets,
+    of_lines,
+    of_list,
+    of_parquet,
+    open_parquet,
+)
 from megatron_srpo.errors import SrpoError, one_line
 
-PARQUET, ARROW, LINES, JSON = (".parquet",), (".arrow",), (".jsonl", ".ndjson"), (".json",)
-FILES = (*PARQUET, *ARROW, *LINES, *JSON)
-CHUNK_BYTES = 2**25  # of the rows in memory; tests of code problems can be megabytes a row
-READ_ROWS = 256
-READ_BYTES = 2**20
-BETWEEN = re.compile(r"[ \t\r\n,]*")
+READERS: dict[str, Callable[[Path], Iterator[Piece]]] = {
+    ".parquet": of_parquet,
+    ".arrow": of_arrow,
+    ".jsonl": of_lines,
+    ".ndjson": of_lines,
+    ".json": of_list,
+}
+CHUNK_BYTES = 2**25  # of the rows in memory
+HASHED_BYTES = 2**20  # at a time
 
-Row = Mapping[str, Any] | str
-"""The columns, or a line of JSON that nobody has parsed yet."""
+
+Rows = Callable[[], list[Row]]
+"""Decodes some rows."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +56,7 @@ class Chunk:
     first: int
     """The number of its first row in the source, from 0."""
     size: int
-    rows: Callable[[], list[Row]]
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A few rows as a reader has them, not decoded."""
-
-    size: int
-    bytes: int
-    rows: Callable[[], list[Row]]
+    rows: Rows
 
 
 def chunks(source: Place, rows: int, limit: int | None = None) -> Iterator[Chunk]:
@@ -67,31 +70,42 @@ def chunks(source: Place, rows: int, limit: int | None = None) -> Iterator[Chunk
     Raises:
         SrpoError: when it is not there or cannot be read as what it seems to be.
     """
-    first, waiting, size, weight = 0, list[Piece](), 0, 0
-    for piece in _split(_pieces(source), rows, limit):
-        if waiting and (size + piece.size > rows or weight + piece.bytes > CHUNK_BYTES):
+    first, waiting, size, weight = 0, list[Rows](), 0, 0
+    for piece in _limited(_pieces(source), limit):
+        if waiting and weight + piece.bytes > CHUNK_BYTES:
             yield Chunk(first, size, _joined(waiting))
             first, waiting, size, weight = first + size, [], 0, 0
-        waiting.append(piece)
-        size, weight = size + piece.size, weight + piece.bytes
+        weight += piece.bytes
+        start = 0
+        while start < piece.size:
+            end = min(piece.size, start + rows - size)
+            waiting.append(partial(piece.rows, start, end))
+            size, start = size + end - start, end
+            if size == rows:
+                yield Chunk(first, size, _joined(waiting))
+                first, waiting, size, weight = first + size, [], 0, piece.bytes if start < piece.size else 0
     if waiting:
         yield Chunk(first, size, _joined(waiting))
 
 
 def fingerprint(source: Place) -> dict[str, Any]:
     """What was read, so that a later start notices when it is another: files with hash, or the name on the hub."""
-    files = local_files(source)
+    folder = Path(source.path)
+    files = (
+        sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else local_files(source)
+    )
     if files is None:
         return {"hub": source.path, "subset": source.subset, "split": source.split, "revision": source.revision}
-    return {"files": {file.name: {"bytes": file.stat().st_size, "xxh3": _hash(file)} for file in files}}
+    common = os.path.commonpath([file.parent for file in files]) if files else ""
+    return {"files": {os.path.relpath(file, common): _identity(file) for file in files}}
 
 
 def known_rows(source: Place) -> int | None:
     """How many rows the source has, where its files say so; for progress bars."""
     files = local_files(source)
-    if files is None or any(file.suffix not in PARQUET for file in files):
+    if files is None or any(READERS[file.suffix] is not of_parquet for file in files):
         return None
-    return sum(int(_parquet(file).metadata.num_rows) for file in files)
+    return sum(_parquet_rows(file) for file in files)
 
 
 def local_files(source: Place) -> list[Path] | None:
@@ -105,148 +119,62 @@ def local_files(source: Place) -> list[Path] | None:
         return None
     found = [path] if path.is_file() else sorted(Path(name) for name in glob.glob(source.path, recursive=True))
     if not found:
-        if path.suffix in FILES or glob.has_magic(source.path) or source.path.count("/") > 1 or path.is_absolute():
+        if (
+            path.suffix in READERS
+            or glob.has_magic(source.path)
+            or source.path.count("/") > 1
+            or path.is_absolute()
+        ):
             raise SrpoError(f"{source.path}: there is no such file (looked for {path.absolute()}).")
         return None
     for file in found:
-        if file.suffix not in FILES:
-            raise SrpoError(f"{file}: unknown kind of file; expected {', '.join(FILES)}.")
+        if file.suffix not in READERS:
+            raise SrpoError(f"{file}: unknown kind of file; expected {', '.join(READERS)}.")
     return found
 
 
 def _pieces(source: Place) -> Iterator[Piece]:
     files = local_files(source)
     if files is None:
-        yield from _of_datasets(source)
+        yield from of_datasets(source)
         return
     for file in files:
         try:
-            if file.suffix in PARQUET:
-                with _parquet(file) as opened:
-                    yield from _of_batches(opened.iter_batches(READ_ROWS))
-            elif file.suffix in ARROW:
-                yield from _of_batches(_arrow(file))
-            else:
-                lines = _lines(file) if file.suffix in LINES else _elements(file)
-                yield from _of_lines(lines)
-        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            yield from READERS[file.suffix](file)
+        except (pyarrow.ArrowException, OSError) as error:
             raise SrpoError(f"{file}: cannot be read ({one_line(error)}); restore it or leave it out.") from None
 
 
-def _parquet(file: Path) -> pyarrow.parquet.ParquetFile:
-    try:
-        return pyarrow.parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise SrpoError(f"{file}: not a readable parquet file ({one_line(error)}).") from None
-
-
-def _arrow(file: Path) -> Iterator[pyarrow.RecordBatch]:
-    """Both of arrow's formats; `datasets` writes the stream."""
-    with pyarrow.memory_map(str(file)) as opened:
-        try:
-            reader = pyarrow.ipc.open_file(opened)
-        except pyarrow.ArrowInvalid:
-            opened.seek(0)
-            yield from pyarrow.ipc.open_stream(opened)
-        else:
-            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
-
-
-def _lines(file: Path) -> Iterator[str]:
-    """The lines that hold something; a byte that is no UTF-8 breaks its own line only."""
-    with file.open("rb") as opened:
-        for line in opened:
-            if line.strip():
-                yield line.decode("utf-8", "surrogateescape")
-
-
-def _elements(file: Path) -> Iterator[str]:
-    """The elements of a JSON list, or the lines of a file that holds one value a line."""
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as opened:
-        start = opened.read(READ_BYTES).lstrip()
-        if not start.startswith("["):
-            opened.seek(0)
-            yield from (line for line in opened if line.strip())
-            return
-        buffer, at, decoder = start, 1, json.JSONDecoder()
-        while True:
-            at = BETWEEN.match(buffer, at).end()  # type: ignore[union-attr]
-            if buffer.startswith("]", at):
-                return
-            try:
-                value, end = decoder.raw_decode(buffer, at)
-                if end == len(buffer):
-                    raise ValueError("the last element may go on")
-            except (ValueError, RecursionError) as error:
-                more = opened.read(max(READ_BYTES, len(buffer) - at))
-                if not more:
-                    raise SrpoError(f"{file}: the list is not valid JSON to its end ({error}).") from None
-                buffer, at = buffer[at:] + more, 0
-                continue
-            yield json.dumps(value)
-            at = end
-
-
-def _of_datasets(source: Place) -> Iterator[Piece]:
-    """A folder or a set on the hub, streamed by Hugging Face `datasets`."""
-    import datasets
-
-    from megatron_srpo.data.problems import quiet
-
-    try:
-        with quiet():
-            stream = datasets.load_dataset(
-                source.path, source.subset, split=source.split, revision=source.revision, streaming=True
-            )
-            yield from _of_batches(
-                batch for table in stream.with_format("arrow").iter(READ_ROWS) for batch in table.to_batches()
-            )
-    except SrpoError:
-        raise
-    except Exception as error:  # of the network, of the set's files, of its description: anything
-        raise SrpoError(
-            f"{source.path} (subset {source.subset or 'default'}, split {source.split}): cannot be read as a "
-            f"folder or as a set on the hub ({type(error).__name__}: {one_line(error):.300})."
-        ) from None
-
-
-def _of_batches(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[Piece]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, READ_ROWS):
-            part = batch.slice(start, READ_ROWS)
-            yield Piece(part.num_rows, part.nbytes, part.to_pylist)
-
-
-def _of_lines(lines: Iterable[str]) -> Iterator[Piece]:
-    for line in lines:
-        yield Piece(1, len(line), lambda line=line: [line])  # type: ignore[misc]
-
-
-def _split(pieces: Iterable[Piece], rows: int, limit: int | None) -> Iterator[Piece]:
-    """Pieces of at most `rows` rows, `limit` rows in all."""
+def _limited(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
+    """Pieces of `limit` rows in all."""
     left = limit
     for piece in pieces:
-        for start in range(0, piece.size, rows):
-            size = min(rows, piece.size - start)
-            if left is not None:
-                size = min(size, left)
-                left -= size
-            if size == piece.size:
-                yield piece
-            elif size:
-                weight = piece.bytes * size // piece.size
-                yield Piece(size, weight, lambda piece=piece, at=start, size=size: piece.rows()[at : at + size])  # type: ignore[misc]
-        if left == 0:
+        if left is None or piece.size < left:
+            yield piece
+            left = None if left is None else left - piece.size
+        else:
+            yield replace(piece, size=left, bytes=piece.bytes * left // piece.size)
             return
 
 
-def _joined(pieces: list[Piece]) -> Callable[[], list[Row]]:
-    return lambda: [row for piece in pieces for row in piece.rows()]
+def _visible_files(folder: Path) -> Iterator[Path]:
+    for file in folder.rglob("*"):
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts):
+            yield file
 
 
-def _hash(file: Path) -> str:
+def _joined(parts: list[Rows]) -> Rows:
+    return lambda: [row for rows in parts for row in rows()]
+
+
+def _parquet_rows(file: Path) -> int:
+    with open_parquet(file) as opened:
+        return int(opened.metadata.num_rows)
+
+
+def _identity(file: Path) -> dict[str, Any]:
     digest = xxhash.xxh3_128()
     with file.open("rb") as opened:
-        while part := opened.read(READ_BYTES):
+        while part := opened.read(HASHED_BYTES):
             digest.update(part)
-    return digest.hexdigest()
+    return {"bytes": file.stat().st_size, "xxh3": digest.hexdigest()}

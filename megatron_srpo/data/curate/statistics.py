@@ -18,8 +18,8 @@ LENGTHS = tuple(2**power for power in range(5, 17))  # characters; bounds of the
 class Statistics:
     """Adds up what units say and what becomes of their problems."""
 
-    def __init__(self) -> None:
-        self._sources: dict[str, Counter[str]] = {}
+    def __init__(self, sources: Iterable[str]) -> None:
+        self._sources: dict[str, Counter[str]] = {name: Counter() for name in sources}
         self._domains: Counter[str] = Counter()
         self._repaired: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
@@ -42,7 +42,7 @@ class Statistics:
             others: all rows that do not.
             set_aside: of these, problems that only others speak against.
         """
-        source = self._sources.setdefault(summary["source"], Counter())
+        source = self._sources[summary["source"]]
         source.update(rows=summary["rows"], kept=problems.num_rows)
         self._repaired.update(summary["repaired"])
         self._refused.update(summary["refused"])

@@ -29,12 +29,13 @@ import numpy as np
 import pyarrow
 
 from megatron_srpo.data.curate.config import CurateConfig, SourceSection
+from megatron_srpo.data.curate.draft import BadRow
 from megatron_srpo.data.curate.evaluation import read_evaluation
 from megatron_srpo.data.curate.keys import numbers, signature, text_hash
-from megatron_srpo.data.curate.process import Outcome, Processor
+from megatron_srpo.data.curate.process import NoSandboxError, Outcome, Processor, columns_of
 from megatron_srpo.data.problem_set import PROBLEM_SCHEMA, QUARANTINED, REFUSED
 from megatron_srpo.errors import cause_of
-from megatron_srpo.files import replace_file, write_table
+from megatron_srpo.files import replace_file, sync, write_table
 from megatron_srpo.rewards.math.judge import answers_agree, canonical
 from megatron_srpo.workers import messages
 from megatron_srpo.workers.nursery import Work
@@ -135,10 +136,20 @@ class UnitWorker:
                 cause = lost.get(str(number))
                 outcome = Outcome(quarantined=cause) if cause else self._outcome(row, source)
                 self._record(unit, number, row, outcome, source)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            os.ftruncate(progress, 0)  # what is lost from here on is no row's fault
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             os.close(progress)
         return write_unit(Path(request["folder"]), unit, self._permutations)
+
+    def compare(self, answers: list[str]) -> bool:
+        """Whether reference answers all mean the same as the first."""
+        signal.setitimer(signal.ITIMER_REAL, CLEANING_SECONDS)
+        first, *others = answers
+        same = all(answers_agree(other, first, self._config.verify.math.tolerance) for other in others)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return same
 
     @property
     def _permutations(self) -> int:
@@ -153,6 +164,8 @@ class UnitWorker:
                 signal.setitimer(signal.ITIMER_REAL, self._processor.seconds(outcome))
                 self._processor.verify(outcome)
             return outcome
+        except NoSandboxError:
+            raise
         except Exception as error:  # of a rule or a judge: the row is put aside with it
             return Outcome(quarantined=cause_of(error))
 
@@ -222,8 +235,13 @@ def labels_of(row: Any, column: str | None) -> list[str] | None:
     """What the source says that rules should find, where it says so."""
     if column is None:
         return None
-    labels = json.loads(row).get(column) if isinstance(row, str) else row.get(column)
-    return [str(label) for label in labels or ()]
+    try:
+        labels = columns_of(row).get(column)
+    except BadRow:
+        return None
+    if labels in (None, ""):
+        return []
+    return [str(label) for label in labels] if isinstance(labels, list) else [str(labels)]
 
 
 def write_unit(folder: Path, unit: Unit, permutations: int) -> dict[str, Any]:
@@ -236,6 +254,7 @@ def write_unit(folder: Path, unit: Unit, permutations: int) -> dict[str, Any]:
     if permutations:
         of_rows = np.array(unit.signatures, np.uint32).reshape(len(unit.kept), permutations)
         np.save(temporary / SIGNATURES, np.ascontiguousarray(of_rows.T))
+        sync(temporary / SIGNATURES)
     summary = {
         "source": unit.source,
         "first": unit.first,
@@ -264,13 +283,12 @@ def work(worker: UnitWorker, connection: socket.socket) -> None:
     """Do units until the socket closes."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the deadline of a row ends the process
     while (request := messages.receive(connection)) is not None:
-        answer = compare(request["compare"]) if "compare" in request else worker.do(request)
+        answer: Any
+        try:
+            answer = worker.compare(request["compare"]) if "compare" in request else worker.do(request)
+        except NoSandboxError as error:
+            answer = {"error": str(error)}
         connection.sendall(messages.encode(answer))
-
-
-def compare(answers: list[list[str]]) -> list[bool]:
-    """For each list of reference answers, whether they all mean the same as the first."""
-    return [all(answers_agree(other, first) for other in others) for first, *others in answers]
 
 
 def make_work(settings: Any) -> Work:

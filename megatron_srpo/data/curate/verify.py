@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 from megatron_srpo.data.code_tests import CodeTests, parse_tests
-from megatron_srpo.data.curate.adapters.answers import bare, last_box
+from megatron_srpo.data.curate.adapters.answers import all_boxes, bare
 from megatron_srpo.data.curate.config import VerifySection
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.rewards.code import CodeJudge
@@ -18,9 +18,14 @@ Refusal = tuple[str, str]
 """The rule and the reason."""
 
 OVERHEAD_SECONDS = 60.0  # of a row besides programs: starting sandboxes, reading, comparing
-FINAL_ANSWER = re.compile(
-    r"(?:^|\n)#### *(?P<marked>[^\n]+)|[Tt]he (?:final )?answer is:? *(?P<said>\$[^$\n]+\$|[^\s.,;]+)"
-)
+MARKED = re.compile(r"(?:^|\n)#### *([^\n]+)\s*\Z")  # the last line; others are headings
+SAID = re.compile(r"[Tt]he (?:final |correct )?answer is:?[\s*]*")
+LONGEST_SAID = 1000  # characters that are looked at
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+MORE = re.compile(r"[\s,*]*(?:and|or|to)?\s*[$\\\d]")  # behind a formula: it was not all
+SENTENCE_END = re.compile(r"[.;:,!?]?\**\s*(?:\n|\Z)|[.;:!?]\s|,\s+(?=[a-z]{2})")
+PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+NUMBER = re.compile(r"[-+]?(?:\\?\$)?\d[\d,]*(?:\.\d+)?")
 CHOICE = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf) *\{)? *\(?[A-H]\)?\.? *\}?(?:[).:, ].*)?", re.DOTALL)
 # Programs that solve nothing; tests that one of them passes decide nothing.
 TRIVIAL_STDIO: tuple[str, ...] = (
@@ -49,21 +54,47 @@ def verify_math(draft: Draft, section: VerifySection) -> list[Refusal]:
     tolerance = section.math.tolerance
     if not can_be_reference(draft.answer, tolerance):
         return [("answer_unread", f"{draft.answer!r:.80} is not an answer that equals itself")]
-    final = final_answer(draft.solution)
-    if final is not None and CHOICE.fullmatch(final) and not CHOICE.fullmatch(draft.answer):
+    said = final_answers(draft.solution)
+    # Either way round: only one of the two may have been worked out, as 1024 of 2^{10}.
+    pairs = [pair for final in said for pair in ((final, draft.answer), (draft.answer, final))]
+    if any(answers_agree(*pair, tolerance) for pair in pairs):
+        return []
+    if said and CHOICE.fullmatch(said[0]) and not CHOICE.fullmatch(draft.answer):
         return []  # the letter of a choice, of a question that has been made an open one
-    if final is not None and not answers_agree(final, draft.answer, tolerance):
-        return [("solution_disagrees", f"the solution says {final!r:.60}, the answer is {draft.answer!r:.60}")]
+    if said:
+        return [("solution_disagrees", f"the solution says {said[0]!r:.60}, the answer is {draft.answer!r:.60}")]
     return []
 
 
-def final_answer(solution: str) -> str | None:
-    """What a worked solution says is the answer; None where it does not say so in a form that is known."""
-    boxed = last_box(solution)
-    if boxed:
-        return boxed
-    said = [found["marked"] or found["said"] for found in FINAL_ANSWER.finditer(solution)]
-    return bare(said[-1]).rstrip(".") or None if said else None
+def final_answers(solution: str) -> tuple[str, ...]:
+    """What a worked solution says is the answer, in the ways in which that can be read.
+
+    None at all where it does not say so in a form that is known: to refuse a right problem is worse than to
+    trust one.
+    """
+    boxes = [box for box in all_boxes(solution) if box]
+    if boxes:
+        return (boxes[-1],) if len(boxes) == 1 else (boxes[-1], ", ".join(boxes))
+    marked = MARKED.search(solution)
+    if marked:
+        return _readings(marked[1])
+    said = [found.end() for found in SAID.finditer(solution)]
+    return _readings(solution[said[-1] :][:LONGEST_SAID]) if said else ()
+
+
+def _readings(text: str) -> tuple[str, ...]:
+    """The answer at the beginning of a text, which may go on."""
+    formula = FORMULA.match(text)
+    if formula:
+        return () if MORE.match(text, formula.end()) else (bare(formula[0]),)
+    end = SENTENCE_END.search(text)
+    sentence = text[: end.start()].strip(" *") if end else text
+    if " " not in sentence or not PROSE.search(sentence):
+        # "5!" at the end may be a factorial, or an answer that somebody is glad of.
+        factorial = (f"{sentence}!",) if end and end[0].startswith("!") else ()
+        return (bare(sentence), *factorial) if sentence else ()
+    number = NUMBER.match(sentence)
+    return (bare(sentence), number[0].rstrip(",")) if number else ()
 
 
 class CodeVerifier:
@@ -123,11 +154,11 @@ class CodeVerifier:
                 return "trivial_passes", f"a program that solves nothing passes all cases: {shown}"
         return None
 
-    def seconds(self, draft: Draft) -> float:
-        """The longest that a draft may take, in seconds of wall clock."""
-        runs = 2 * self._section.max_references + 2 + len(TRIVIAL_STDIO)
-        code = self._section.code
-        return OVERHEAD_SECONDS + runs * code.program_seconds * code.patience
+
+def code_seconds(section: VerifySection) -> float:
+    """The longest that a code problem may take, in seconds of wall clock."""
+    runs = 2 * section.max_references + 2 + len(TRIVIAL_STDIO)
+    return OVERHEAD_SECONDS + runs * section.code.program_seconds * section.code.patience
 
 
 def trivial_programs(tests: CodeTests) -> list[str]:

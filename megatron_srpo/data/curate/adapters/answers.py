@@ -14,12 +14,16 @@ DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 def last_box(solution: str) -> str:
     """What stands in the last closed box of a solution, bare; empty where there is none."""
+    boxes = all_boxes(solution)
+    return boxes[-1] if boxes else ""
+
+
+def all_boxes(solution: str) -> list[str]:
+    """What stands in the closed boxes of a solution, bare."""
     solution = FRAMES.sub(r"\\boxed", solution)
     contents, _ = outermost_boxes(solution)
-    if contents:
-        return bare(contents[-1])
-    unbraced = BARE_BOX.findall(solution)
-    return bare(unbraced[-1].rstrip(".,;")) if unbraced else ""
+    found = contents or [box.rstrip(".,;") for box in BARE_BOX.findall(solution)]
+    return [bare(box) for box in found]
 
 
 def bare(answer: str) -> str:
