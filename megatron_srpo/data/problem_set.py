@@ -115,13 +115,9 @@ def read_parts(folder: Path, parts: Iterable[Part]) -> Iterator[pyarrow.RecordBa
     for part in parts:
         path = folder / part.file
         if not path.is_file():
-            raise SrpoError(
-                f"{path}: the manifest names this file, but it is not there; restore it or curate again."
-            )
+            raise SrpoError(f"{path}: the manifest names this file, but it is not there; {_MEND}.")
         if _sha256(path) != part.sha256:
-            raise SrpoError(
-                f"{path}: its content is not what the manifest says (sha256); restore it or curate again."
-            )
+            raise SrpoError(f"{path}: its content is not what the manifest says (sha256); {_MEND}.")
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from file.iter_batches(_READ_ROWS)
 
