@@ -80,7 +80,7 @@ class ContaminationSection(Section):
 class CurateConfig(Section):
     """A whole curation."""
 
-    name: str = Field(pattern=SOURCE.pattern)
+    name: str = Field(pattern=f"^{SOURCE.pattern}$")
     out: Path = Field(description="folder of the set")
     sources: dict[str, SourceSection] = Field(
         min_length=1, description="by name; of duplicates the one of the earlier source stays"
@@ -99,6 +99,15 @@ class CurateConfig(Section):
         for name in (*self.sources, *self.contamination.sets):
             if not SOURCE.fullmatch(name):
                 raise ValueError(f"source {name!r}: a name has letters, digits, dots, dashes and underscores only")
+        return self
+
+    @model_validator(mode="after")
+    def _programs_fit_in_workers(self) -> CurateConfig:
+        if self.verify.code.memory_megabytes > self.worker_memory_megabytes:
+            raise ValueError(
+                f"verify: code.memory_megabytes {self.verify.code.memory_megabytes} is above "
+                f"worker_memory_megabytes {self.worker_memory_megabytes}, within which programs run"
+            )
         return self
 
     @model_validator(mode="after")

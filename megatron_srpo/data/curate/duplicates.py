@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from megatron_srpo.data.curate.keys import FACTOR, Hashes, mixed
 
 FALSE_POSITIVES, FALSE_NEGATIVES = 0.1, 0.9  # what each weighs; false candidates are only compared, and dropped
+HIGHEST_SOUGHT = 0.95  # above it, datasketch finds no bands
 Rows = NDArray[np.int64]
 
 
@@ -61,7 +62,8 @@ def near_duplicates(
         threshold: least estimated Jaccard similarity.
         step: is told the share of the work that is done.
     """
-    lsh = MinHashLSH(threshold, signatures.permutations, weights=(FALSE_POSITIVES, FALSE_NEGATIVES))
+    sought = min(threshold, HIGHEST_SOUGHT)
+    lsh = MinHashLSH(sought, signatures.permutations, weights=(FALSE_POSITIVES, FALSE_NEGATIVES))
     pairs = np.empty(0, np.uint64)
     for band in range(lsh.b):
         found = _candidates(_band_keys(signatures.read(band * lsh.r, (band + 1) * lsh.r), twin_keys))
