@@ -1,0 +1,51 @@
+"""The language that a prompt is written in."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from megatron_srpo.data.curate.draft import Draft
+from megatron_srpo.data.curate.rules.rule import RuleSettings
+from megatron_srpo.recipe.reward import LanguageSection
+from megatron_srpo.rewards.language import UNKNOWN, mixing
+from megatron_srpo.rewards.scripts import SAME
+
+LONGEST = 20_000  # characters that are looked at; a text does not change its language after these
+FOREIGN_SHARE = 0.4  # of the letters, from which a text of two languages is not in one of ours
+FEWEST_FOREIGN = 20  # letters: a name or a quotation
+# What every text in English has, and no other language.
+ENGLISH = re.compile(
+    r"\b(?:the|of|is|and|what|find|which|how|many|if|are|for|with|that|evaluate|compute|simplify|solve|calculate|determine|let|given|each|by|has|from|you)\b",
+    re.IGNORECASE,
+)
+ENGLISH_SHARE = 0.15  # of the words
+
+
+def language(draft: Draft, settings: RuleSettings) -> str | None:
+    """Refuses a prompt that is not in one of the languages of the recipe."""
+    if not settings.languages:
+        return None
+    ours = {SAME.get(code, code) for code in settings.languages}
+    text = draft.prompt[:LONGEST]
+    found = mixing(text, _section(()))
+    if found.main == UNKNOWN or found.main in ours:
+        # Half in one language and half in its translation.
+        foreign = sum(share for code, share in found.languages.items() if code not in ours and code != UNKNOWN)
+        if foreign < FOREIGN_SHARE or foreign * found.letters < FEWEST_FOREIGN or found.main in ours and foreign < 0.5:
+            return None
+        return f"written in {', '.join(found.languages)}"
+    if "en" in ours and _is_english(text):
+        return None
+    return f"written in {found.main}"
+
+
+def _is_english(text: str) -> bool:
+    """Whether the small words of English are there; the classifier may take a few names for another language."""
+    words = re.findall(r"[^\W\d_]{2,40}", text)
+    return bool(words) and len(ENGLISH.findall(text)) >= ENGLISH_SHARE * len(words)
+
+
+@lru_cache(maxsize=8)
+def _section(expected: tuple[str, ...]) -> LanguageSection:
+    return LanguageSection(expected=expected)
