@@ -6,6 +6,8 @@ import re
 
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.asking import EQUALS_WHAT, FILL_IN, FILL_IN_STARTS, asks_anything, asks_blank
+from megatron_srpo.data.curate.rules.choices import choices_of
+from megatron_srpo.data.curate.rules.language import share_of_english
 from megatron_srpo.data.curate.rules.rule import RuleSettings
 from megatron_srpo.data.curate.rules.segments import MARK, MARK_CODE, prose_of, segments
 
@@ -13,7 +15,7 @@ PLACEHOLDER = re.compile(
     r"[\s\W]*(?:n\s?[/.]\s?a\.?|(?:please )?(?:see|refer to|check|cf\.?|look at)(?: the)? (?:\w+ )?(?:solutions?|answers?|above|below|explanations?|proof"
     r"|figure|diagram|attachments?|attached|attached \w+|comments?|text|book|back of the book|next page|previous \w+)(?: above| below| for details)?"
     r"|(?:answer |solution |text |problem |statement |description |prompt )?(?:is |was |has been )?(?:not|un)[ -]?(?:available|given|provided|found|known"
-    r"|specified|supplied|applicable|included)|notfound|(?:no|missing) (?:answer|solution|problem|description|statement|text|prompt|question)(?: available"
+    r"|specified|supplied|applicable|included)|notfound|no solution (?:available|given|provided|found|text)|(?:no|missing) (?:answer|problem|description|statement|text|prompt|question)(?: available"
     r"| given| provided| found| here| text| yet)?|unknown|null|nan|nil|undefined answer|tbd|tba|todo|to do|to be (?:added|determined|announced|done"
     r"|completed)|\[?(?:deleted|removed|missing|redacted|omitted|blank|empty|placeholder)\]?|(?:answer|solution|problem|question) (?:omitted|missing|removed"
     r"|deleted)|lorem ipsum.{0,200}|xxx+|coming soon|left to the reader|(?:solution|answer|problem|question)|none (?:given|provided|available)|error)[\s\W]*",
@@ -22,7 +24,7 @@ PLACEHOLDER = re.compile(
 PLACEHOLDERS_OF_ANSWERS = ("None", "-", "--", "---", "?", "??", "???", "...", "…", ".", "_", "__", "/", "[]", "{}", '""', "''", "*")
 ENDS_OPEN = re.compile(
     r"(?:\b(?:the|an|of|and|or|that|such|if|with|for|from|by|at|in|on|whose|where|when|while|because|than|their|its|his|her|into"
-    r"|between|which|each|every|this|these|given|let|then|but|what|how|find|determine|calculate|compute|exactly|per|least|most|every|so"
+    r"|between|which|each|every|given|let|then|but|what|how|find|determine|calculate|compute|exactly|per|least|most|every|so"
     r"|only|have|were|will|can|must|should|there|they|we|you|both|either|not|no|your|our|my|same|other|another|consisting|containing"
     r"|satisfying|has|does|did|do|following|integers? such|such that|respectively,|about|after|before|during|until|since|through|having)"
     r"|\b(?:to|a|is|are|was|be|as|equals))$",
@@ -36,10 +38,11 @@ NAMES_NOTHING = re.compile(rf"[{MARK}{MARK_CODE}\W\d_]*")
 VARIABLE_BEFORE = re.compile(rf"\b(?:in terms of|and|side|for|point|let|set|solve for|variable|radius|term|matrix) [aA]$|[=+{MARK}] a$")
 TASK = re.compile(
     r"\b(?:return|print|output|write|implement|your task|task is|create|design|function|program|complete|help|should|must|given|define|report|find"
-    r"|count|compute|calculate|determine|generate|build|check|convert|sort|make|tell|develop|class|method)s?\b|\?",
+    r"|count|compute|calculate|determine|generate|build|check|convert|sort|make|tell|develop|class|method|construct|guess|plot|save|load|open|download|fetch|send|retrieve|use|answer|simulate|choose|show|display|train|solve|connect|parse|rotate|reverse|merge|remove|select|query|queries|output|read|rename|append|restore|minimize|maximize|estimate|decide|what|how many|interactive)s?\b|\?",
     re.IGNORECASE,
 )
 LONGEST_SENTENCE = 600
+ENOUGH_ENGLISH = 0.1  # of the words
 
 
 def missing(draft: Draft, settings: RuleSettings) -> str | None:
@@ -54,10 +57,12 @@ def missing(draft: Draft, settings: RuleSettings) -> str | None:
         if found:
             return found
     prose = prose_of(prompt)
+    if draft.domain == "math" and choices_of(draft) is not None:
+        return None
     if _breaks_off(prompt, prose, draft.domain == "code"):
         return f"breaks off: ...{prompt[-40:]}"
     if draft.domain == "code":
-        return None if TASK.search(prose) else "asks nothing"
+        return "asks nothing" if not TASK.search(prose) and share_of_english(prose) >= ENOUGH_ENGLISH else None
     return "asks nothing" if _asks_nothing(prompt, prose) else None
 
 
@@ -105,6 +110,9 @@ def _ends_open(last: str, is_code: bool) -> bool:
 
 def _asks_nothing(prompt: str, prose: str) -> bool:
     """Whether there is neither a question nor a command nor a blank; a formula alone asks for itself."""
+    # The commands of other languages are not known here; the rule `language` refuses them.
+    if share_of_english(prose) < ENOUGH_ENGLISH:
+        return False
     if asks_anything(prose) or NAMES_NOTHING.fullmatch(prose):
         return False
     return not (asks_blank(prompt) or EQUALS_WHAT.search(prompt[-LONGEST_SENTENCE:]))

@@ -20,6 +20,7 @@ ENGLISH = re.compile(
     re.IGNORECASE,
 )
 ENGLISH_SHARE = 0.15  # of the words
+WORDS = re.compile(r"[^\W\d_]{2,40}")
 
 
 def language(draft: Draft, settings: RuleSettings) -> str | None:
@@ -35,15 +36,16 @@ def language(draft: Draft, settings: RuleSettings) -> str | None:
         if foreign < FOREIGN_SHARE or foreign * found.letters < FEWEST_FOREIGN or found.main in ours and foreign < 0.5:
             return None
         return f"written in {', '.join(found.languages)}"
-    if "en" in ours and _is_english(text):
+    if "en" in ours and share_of_english(text) >= ENGLISH_SHARE:
+        # The classifier may take a few names for another language.
         return None
     return f"written in {found.main}"
 
 
-def _is_english(text: str) -> bool:
-    """Whether the small words of English are there; the classifier may take a few names for another language."""
-    words = re.findall(r"[^\W\d_]{2,40}", text)
-    return bool(words) and len(ENGLISH.findall(text)) >= ENGLISH_SHARE * len(words)
+def share_of_english(text: str) -> float:
+    """The share of the words that are small words of English."""
+    words = WORDS.findall(text)
+    return len(ENGLISH.findall(text)) / len(words) if words else 0.0
 
 
 @lru_cache(maxsize=8)

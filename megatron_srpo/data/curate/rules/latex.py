@@ -43,6 +43,8 @@ ENDS = re.compile(r"\\(begin|end)\s?\{([a-zA-Z]+)\*?\}")
 DELIMITERS = re.compile(r"\\\\|\\[()\[\]]")
 COMMAND_WITH_BRACE = re.compile(r"\\[A-Za-z]+\s?[{}]|\}\{|[_^]\{")
 HALF_FRACTION = re.compile(r"\\[dt]?frac\s?\{[^{}]*\}\s?(?=[$,.;]|$)")
+# What stands between two formulas, because a dollar is missing before.
+SHIFTED = re.compile(r"\$(?!\$)[^\\$]*[\s,.;][A-Za-z]{2,}[,.]?\s\$$|\$\s?[.,;]?\s?(?:and|or|is|are|be|with|then|the|where)\s[^\\$]*\$$")
 LOST = re.compile("[\x07\x08\x0b\x0c\ufffd]")
 MOST_ROUNDS = 5
 
@@ -187,6 +189,8 @@ def broken(text: str) -> str | None:
         return "a dollar without a partner"
     for kind, piece in pieces:
         if kind == "formula":
+            if SHIFTED.match(piece):
+                return "a dollar without a partner"
             found = _unbalanced(piece)
             if found:
                 return found

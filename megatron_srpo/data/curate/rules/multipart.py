@@ -23,7 +23,7 @@ CIRCLED = "①②③④⑤⑥"
 CONDITIONS = re.compile(
     r"\b(?:such that|satisf\w+|conditions?|properties|property|if|with|where|following (?:rules|statements|facts|operations|holds|hold|moves)|rules"
     r"|statements|equations|given that|so that|when|axioms|whenever|both|assume|suppose|defined by|as follows|hold|operations|steps|options|true)"
-    rf"[^.?!]{{0,80}}[:.,;]?\s?$"
+    rf"[^.?!]{{0,80}}[:.,;?]?\s?$"
 )
 SHARED_ASK = re.compile(
     r"(?:^|[.?!:\n]\s?|\b(?:and|then|to)\s)(?:please )?(?:find|compute|calculate|evaluate|solve|simplify|determine|factor|expand|express|what is|what are|write"

@@ -12,8 +12,8 @@ from megatron_srpo.data.curate.rules.segments import squeezed, without_marks
 # A sentence that tells the program, or who writes it, what to do; all others are the story.
 TASK = re.compile(
     r"^[\W\d]{0,8}(?:(?:your task is to|you (?:must|should|need to|have to|are (?:asked|required|expected) to)|please|task|then|finally|also|next|now|problem|question|in this (?:task|problem|exercise|kata)"
-    r"|using [^,]{1,60}|given [^,]{1,100}),?:? ){0,2}(?:write|implement|create|build|develop|design|define|complete|make|code|program|train|use|using|load|read|open|save|store|export|append|insert"
-    r"|download|fetch|send|scrape|crawl|connect|query|call|retrieve|run|execute|parse|return|print|display|output|plot|train|deploy|set up|launch|compute|calculate|find|convert|import|add|extract|produce"
+    r"|(?:using|with|in) [^,]{1,60},|given [^,]{1,100}),?:? ){0,2}(?:write|implement|create|build|develop|design|define|complete|make|code|program|train|use|using|load|read|open|save|store|export|append|insert"
+    r"|download|fetch|send|scrape|crawl|connect|query|call|retrieve|run|execute|parse|return|print|display|output|plot|train|deploy|set up|launch|compute|calculate|find|convert|import|group|filter|merge|normali[sz]e|multiply|predict|classify|visuali[sz]e|complete|fit|add|extract|produce"
     r"|generate|given|solve|perform|launch|start|listen|request|upload|post|log|dump|copy|move|rename|delete|list|count|sort|process|render|configure|extend|refactor|translate|rewrite|provide|construct|kill)\b"
     r"|\b(?:your|the|this) (?:program|function|solution|code|script|task|method|class|implementation|app|application|tool|module|submission) (?:should|must|is to|needs? to|has to|will|shall|can|takes|reads|writes|returns|accepts|receives|saves|downloads|fetches|sends|connects|uses|opens)\b"
     r"|\b(?:write|implement|create|build|develop|design) (?:a|an|the|your own) (?:\w+[- ]){0,4}(?:function|program|script|class|method|code|app|application|model|query|kernel|api|server|client|bot|crawler|scraper|component|pipeline|tool|utility|service|module|view|endpoint|page|trigger|procedure|network)\b"

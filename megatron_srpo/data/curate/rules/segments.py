@@ -30,7 +30,7 @@ CLOSERS = {
 BLANK_LINE = re.compile(r"\n[ \t\r]*+\n")
 # Between two dollars that are money there are words: `$5 for a book and $7 for a pen`.
 AMOUNT = re.compile(r"[ ~]?[\d.]")
-PROSE = re.compile(r"(?<=[\s,.])(?!mod\b|and \d)[A-Za-z]{2,}(?=[\s,.?!])|[.,;?!](?:\s+[A-Za-z]+)?\s*$")
+PROSE = re.compile(r"(?<=[\s,.])(?!mod\b|and \d)[A-Za-z]{2,}(?=[\s,.?!])|[.,;?!](?:\s+[A-Za-z]+)?\s+$")
 WORDS_IN_FORMULA = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s?\{[^{}]*\}")
 
 MARK = "\ufdd0"

@@ -17,7 +17,7 @@ ANY_ANSWER = re.compile(
     r"\bif (?:there (?:are|exist|is)|multiple|several|many|more than one)\b[^.\n]{0,100}?,? (?:then )?(?:you (?:can|may|should|are allowed to) )?(?:print|output|return|find|report|choose|give|provide|write|display|any|select|pick)(?: out)? (?:an?y|arbitrary|one of|whichever)\b"
     r"|\b(?:print|output|return|report|display|find|give|write|provide|produce) (?:out )?any (?:of|one|such|valid|possible|correct|suitable|acceptable|feasible|appropriate|optimal|answer|solution|arrangement|permutation|order|sequence|array|string|pair|two of|that)\b"
     r"|\b(?:you (?:can|may)|feel free to|allowed to) (?:print|output|return|report|display|choose|give|use) (?:\w+ )?(?:any|arbitrary|in any order)\b"
-    r"|\bany (?:of (?:them|these|those|the (?:\w+ )?(?:answers?|solutions?))|one of them|valid (?:\w+ )?|correct (?:\w+ )?|such |possible |optimal |suitable |acceptable |answer |solution )?(?:answers?|solutions?|ones?|outputs?|orders?|orderings?|arrangements?|constructions?)? ?(?:is|are|will be|would be|can be|may be) (?:acceptable|accepted|fine|ok|okay|valid|allowed|considered correct|correct|counted)\b"
+    r"|\bany (?:(?:valid|correct|such|possible|optimal|suitable|acceptable) (?:answer|solution|output|order|arrangement|one)s?|of (?:them|these|those|the (?:\w+ )?(?:answers?|solutions?))|one of them|valid (?:\w+ )?|correct (?:\w+ )?|such |possible |optimal |suitable |acceptable |answer |solution )?(?:answers?|solutions?|ones?|outputs?|orders?|orderings?|arrangements?|constructions?)? ?(?:is|are|will be|would be|can be|may be) (?:acceptable|accepted|fine|ok|okay|valid|allowed|considered correct|correct|counted)\b"
     r"|\b(?:return|print|output|report|list|display|give|printed|returned|reported|listed|outputs?|order of (?:the )?(?:output|result|answer)\w*)\b[^.\n]{0,90}\bin (?:any|arbitrary|no particular) (?:valid |possible )?order\b"
     r"|\b(?:answer|result|output|order of the (?:output|answer|result)\w*|list|elements|lines|pairs|indices)\b[^.\n]{0,40}\b(?:may|can|could|might) be (?:\w+ )?(?:in any order|given in any order|returned in any order|printed in any order|arbitrary)"
     r"|\border of (?:the )?(?:output|result|answer|returned|elements in the (?:result|output|answer))\w*[^.\n]{0,40}\b(?:does not|doesn't|need not|is not|isn't) (?:matter|important|be)"
@@ -36,11 +36,11 @@ RANDOM = re.compile(
 )
 ANALYSED = re.compile(r"\b(?:expected|probability|probabilities|average|expectation|chance|likelihood|pseudo-?random|seed|linear congruential|uniquely|variance|a random \w+ is given|odds)\b", re.IGNORECASE)
 CLOCK = re.compile(
-    r"\b(?:current|today'?s|present|system|local|actual) (?:system )?(?:date|time|year|timestamp|datetime|day|month|clock)\b(?! (?:is|of the clock|complexity|limit|step|unit|shown|frame|in (?:the )?(?:format|simulation))| \w+ is)|\btoday['’]s date\b|\btime\.time\(|\bdatetime\.(?:now|today)|\bdate\.today|\btime elapsed since the program\b|\bexecution time of\b|\b(?:days|time) (?:from|until|since) (?:today|now)\b",  # noqa: RUF001
+    r"\b(?:current|today'?s|present|system|local|actual) (?:system )?(?:date|time|year|timestamp|datetime|day|month|clock)\b(?! (?:of the clock|complexity|limit|step|unit|shown|frame|in (?:the )?(?:format|simulation))| \w+ is)|\btoday['’]s date\b|\btime\.time\(|\bdatetime\.(?:now|today)|\bdate\.today|\btime elapsed since the program\b|\bexecution time of\b|\b(?:days|time) (?:from|until|since) (?:today|now)\b",  # noqa: RUF001
     re.IGNORECASE,
 )
 CLOCK_TASK = re.compile(r"\b(?:return|print|output|display|get|show|compute|calculate|write|create|implement|based on|using|use|find|determine|measure)\w*\b", re.IGNORECASE)
-CLOCK_GIVEN = re.compile(r"\b(?:given|input|represented|as a string|in the form|shows|format|passed|argument|parameter|receives?|takes|current_?time =|second line|first line|contains?|integers?)\b", re.IGNORECASE)
+CLOCK_GIVEN = re.compile(r"\b(?:given (?:the|a) (?:current|system|local)|(?:time|date|year|day) is|input|represented|as a string|shows|passed|argument|parameter|receives?|takes|current_?time =|second line|first line|contains?|integers?)\b", re.IGNORECASE)
 WHITE_SPACE = re.compile(r"\s+")
 RELATIVE = 1e-6
 
