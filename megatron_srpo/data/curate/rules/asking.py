@@ -23,7 +23,7 @@ _VALUE = (
 _OPEN = "prove|show|verify|demonstrate|establish|justify|explain|describe|draw|sketch|plot|construct|discuss|check"
 # A command or question starts a sentence, or follows `and`, `then` and the like.
 _START = (
-    rf"(?:^|[.!?:;][)\"”]?\s+|\n[-*•>#\s]{{0,4}}|[{MARK}][.,]?\s+(?=[A-Z])|\s[-–—]\s"  # noqa: RUF001
+    rf"(?:^|[.!?:;][)\"”]?\s+|\n[-*•>#\s]{{0,4}}|[{MARK}][.,]?\s+(?=(?-i:[A-Z]))|\s[-–—]\s"  # noqa: RUF001
     r"|[(\[]\s?[a-z\d]{1,4}\s?[)\]]\s?|\b(?:\d{1,2}|[a-z])[.)]\s"
     r"|\b(?:and|then|also|hence|please|to|now|or|thus|first|next|finally|moreover|otherwise|must|should|if so|i\.e\.)"
     r",?\s(?:also\s|then\s|hence\s|thus\s|to\s)?)"
@@ -35,7 +35,7 @@ _POLITE = (
 VALUE_ASKED = re.compile(rf"{_START}{_POLITE}(?:{_VALUE})\b", re.IGNORECASE)
 OPEN_ASKED = re.compile(rf"{_START}{_POLITE}(?:{_OPEN})\b", re.IGNORECASE)
 STRONG = re.compile(
-    r"\b(?:find|compute|calculate|evaluate|determine|simplify|solve|how many|how much|what|asked|output|print|return)\b",
+    r"\b(?:find|compute|calculate|evaluate|determine|simplify|solve|how many|how much|what|prove|show that|verify that|asked|output|print|return)\b",
     re.IGNORECASE,
 )
 BLANK = re.compile(r"_{2,}|(?:\\_\s?){2,}|\\underline|\\(?:hspace|qquad)\b|\(\s+\)|\[\s+\]|…{2,}|\.{5,}|\\blank|□|\\square")

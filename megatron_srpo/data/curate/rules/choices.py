@@ -16,7 +16,7 @@ LETTERS = "ABCDEFGH"
 _COMMAND = r"\\(?:text|textbf|mathrm|mathbf|textsf|textup|rm|bf|mathit)\s?\{?\s?\{?\s?"
 # (A) \textbf{(A)} $\mathrm{(A)}$ **A.** A) A. A: -- the style is what stands around the letter.
 MARKER = re.compile(
-    rf"(?<![A-Za-z\d\\])(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?P<open>[(（\[])?\s?(?P<letter>[A-Ha-h])\s?"
+    rf"(?<![A-Za-z\d\\])(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<letter>[A-Ha-h])\s?"
     r"(?P<close>[)）\].:、．])(?:\s?\})?(?:\s?\})?(?:\*\*)?(?:\\?[:.])?(?:\\ |~|\\[,;:]|\\q?quad|\s?\$(?=\s))?(?P<after>\s?)"
 )
 BEFORE_PLAIN = re.compile(r"(?:^|\n|[;,.]\s|\s{2}|\\q?quad\s?|\?\s|:\s|\$\s|\d\s|\\\\\s?|[a-z]\s|[.;]|^\s|\)\s)[\s>*-]{0,3}$")

@@ -32,7 +32,7 @@ LIBRARIES = re.compile(
 )
 # Names that are words too.
 LIBRARIES_IN_CONTEXT = re.compile(
-    r"\b(?:import|using|use|with|in|from|via) (?:the )?(?:pandas|torch|flask|django|spark|dask|pillow|polars|statsmodels|streamlit|rails|laravel)\b(?!['’]s? (?:house|cage))"  # noqa: RUF001
+    r"\b(?i:import|using|use|with|in|from|via) (?:the )?(?:pandas|torch|flask|django|spark|dask|pillow|polars|statsmodels|streamlit|rails|laravel)\b(?!['’]s? (?:house|cage))"  # noqa: RUF001
     r"|\bpandas? (?:data ?frames?|series|library)\b|\bdata ?frames?\b(?=.{0,80}\bpandas\b)|\b(?:Django|Flask|Rails|Laravel|React|Svelte|Vue|Angular|Unity|Android|iOS|Swing|Qt)(?:\.js)? (?:app|application|view|model|component|hook|project|rest|server|api|endpoint|form|template|route"
     r"|page|frontend|website|blueprint|activity|scene|game)\w*|\b(?:in|using|with) (?:React|Unity|Android|iOS|Vue|Angular|Spark|Qt)\b|\btorch tensors?\b|\bneural network (?:in|with|using|that)\b|\bgradio\b"
 )
