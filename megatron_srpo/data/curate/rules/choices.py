@@ -16,7 +16,7 @@ LETTERS = "ABCDEFGH"
 _COMMAND = r"\\(?:text|textbf|mathrm|mathbf|textsf|textup|rm|bf|mathit)\s?\{?\s?\{?\s?"
 # (A) \textbf{(A)} $\mathrm{(A)}$ **A.** A) A. A: -- the style is what stands around the letter.
 MARKER = re.compile(
-    rf"(?<![A-Za-z\d\\])(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<letter>[A-Ha-h])\s?"
+    rf"(?<![A-Za-z\d\\])(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<inner>{_COMMAND})?(?P<letter>[A-Ha-h])\s?(?(inner)\}}?)\s?"
     r"(?P<close>[)）\].:、．])(?:\s?\})?(?:\s?\})?(?:\*\*)?(?:\\?[:.])?(?:\\ |~|\\[,;:]|\\q?quad|\s?\$(?=\s))?(?P<after>\s?)"
 )
 BEFORE_PLAIN = re.compile(r"(?:^|\n|[;,.]\s|\s{2}|\\q?quad\s?|\?\s|:\s|\$\s|\d\s|\\\\\s?|[a-z]\s|[.;]|^\s|\)\s)[\s>*-]{0,3}$")
@@ -103,7 +103,7 @@ def choices_of(draft: Draft) -> Choices | None:
 
 
 def _in_prompt(prompt: str) -> Choices | None:
-    if len(prompt) > LONGEST_PROMPT or not re.search(r"[Bb]\s?[)）\].:、．]", prompt):
+    if len(prompt) > LONGEST_PROMPT or not re.search(r"[Bb]\s?\}?\s?[)）\].:、．]", prompt):
         return None
     run = _run(prompt)
     if len(run) < 3 and not (len(run) == 2 and run[0]["open"] and run[0]["letter"].isupper()):

@@ -30,7 +30,7 @@ ENDS_OPEN = re.compile(
     r"|\b(?:to|a|is|are|was|be|as|equals))$",
     re.IGNORECASE,
 )
-ENDS_IN_DOTS = re.compile(r"[a-z]{2,} ?(?:\.\.\.|…)$")
+ENDS_IN_DOTS = re.compile(r"[a-z]{2} ?(?:\.\.\.|…)$")
 ENDS_IN_OPERATOR = re.compile(r"(?:[+\-*/^_,(<>{\[]|\\(?:cdot|times|frac|sqrt|le|ge|leq|geq|in|left|le|pm|cup|cap|text|mathrm|int|sum))\s*\$*$")
 ENDS_IN_PUNCTUATION = re.compile(r"[,;(\[]$|\s[-–—+*/]$")  # noqa: RUF001
 PROSE_LINE = re.compile(r"[A-Za-z]{2,}[^A-Za-z]+[A-Za-z]{2,}[^A-Za-z]+[A-Za-z]{2,}")
@@ -79,7 +79,7 @@ def _breaks_off(prompt: str, prose: str, is_code: bool) -> bool:
     last = prose[-LONGEST_SENTENCE:].rpartition("\n")[2].rstrip(" *_\"'”)")  # noqa: RUF001
     if is_code and not PROSE_LINE.search(last):
         return False
-    if prose.endswith((".", "?", "!", "。", "？")) and not ENDS_IN_DOTS.search(prose):  # noqa: RUF001
+    if prose.endswith((".", "?", "!", "。", "？")) and not ENDS_IN_DOTS.search(prose[-10:]):  # noqa: RUF001
         return False
     if prose.endswith(MARK) and not is_code:
         formula = segments(prompt)[-1].text.rstrip().rstrip("$").removesuffix(r"\)").removesuffix(r"\]")

@@ -11,8 +11,9 @@ from megatron_srpo.data.curate.rules.rule import Repaired, RuleSettings
 from megatron_srpo.data.curate.rules.segments import MARK, outside
 
 # Emphasis: stars that touch what they emphasise, and no number or letter on the other side.
-BOLD = re.compile(r"(?<!\*)\*\*(?=[^\s*])([^*\n]{1,2000}+)(?<!\s)\*\*(?!\*)")
-BOLD_LOOSE = re.compile(r"(?<!\*)\*\*[ \t]?(?=[^\s*])([^*\n]{1,2000}+)\*\*(?!\*)")
+BOLD_ITALIC = re.compile(r"(?<![\w*])\*\*\*(?=[^\s*])([^*\n]{1,2000}+)(?<!\s)\*\*\*(?!\*)")
+BOLD = re.compile(r"(?:(?<![*\w)])|(?<=\w)(?=\*\*[A-Z]))\*\*(?=[^\s*])([^*\n]{1,2000}+)(?<!\s)\*\*(?!\*)")
+BOLD_LOOSE = re.compile(r"(?<![*\w)])\*\*[ \t]?(?=[^\s*])([^*\n]{1,2000}+)\*\*(?!\*)")
 STRONG = re.compile(rf"(?<![\w\\_{MARK}])__(?=[^\W_])([^_\n]{{1,2000}}+)(?<![\s_])__(?![\w_])")
 ITALIC = re.compile(r"(?<![\w*\\)\]}])\*(?=[^\s*\d])(?!\w\*\w)([^*\n]{1,2000}+)(?<![\s\d*])\*(?![\w*(\[{\\])")
 UNDERSCORED = re.compile(rf"(?<![\w\\_{MARK}])_(?=[^\W\d_]{{2}})([^_\n]{{1,300}}+)(?<![\s_\\])_(?![\w_])")
@@ -50,7 +51,7 @@ def without_markdown(text: str) -> str:
 def _plain(text: str) -> str:
     plain = text
     if "*" in plain:
-        plain = BOLD.sub(r"\1", plain)
+        plain = BOLD.sub(r"\1", BOLD_ITALIC.sub(r"\1", plain))
         plain = BOLD_LOOSE.sub(r"\1", plain)
         plain = ITALIC.sub(r"\1", plain)
     if "_" in plain:

@@ -87,7 +87,7 @@ NETWORK = re.compile(
     r"\b(?:send|make|issue|perform|sends|makes|using|use|handle|accept|via|through)\w* (?:an? |the |async\w* |parallel )?(?:\w+ )?(?:https?|get|post|put|rest|api|ajax)(?: get| post)? (?:requests?|calls?)\b|\bhttps? (?:get|post|requests?|client|server|endpoint|response)s?\b|\b(?:rest|web|graphql|soap)(?:ful)? (?:api|service|endpoint|server)s?\b"
     r"|\b(?:download|fetch|scrape|crawl|retrieve|get|pull|extract|load|read|request|access|open|upload|visit)\w* (?:[\w'-]+ ){0,7}?(?:web ?pages?|web ?sites?|urls?|internet|the web|wikipedia|online|(?:remote|web|ftp) (?:server|site)|html (?:page|content|source)|(?:the|a) page)\b"
     r"|\b(?:tcp|udp|web ?|raw |client |server |unix )sockets?\b|\bsockets? (?:programming|connection|server|client|library|module|api)s?\b|\b(?:open|create|bind|using|use|with|over|listen on|connect to) (?:an? |the )?sockets?\b"
-    r"|\b(?:the |a |an )?(?:[A-Z][\w.]+ ){1,3}API\b(?! (?:is|bool|int))|\b(?:web|public|external|online|third[- ]party|weather|maps|openweathermap) api\b|\bapi (?:key|token|endpoint|of the site)s?\b|\bweb ?(?:crawler|scraper|scraping|hook|server|client)s?\b|\b(?:chat|tcp|udp|proxy|smtp|ftp|dns) (?:server|client)\b"
+    r"|\b(?:the |a |an )?(?-i:[A-Z][\w.]{1,30} ){1,3}API\b(?! (?:is|bool|int))|\b(?:web|public|external|online|third[- ]party|weather|maps|openweathermap) api\b|\bapi (?:key|token|endpoint|of the site)s?\b|\bweb ?(?:crawler|scraper|scraping|hook|server|client)s?\b|\b(?:chat|tcp|udp|proxy|smtp|ftp|dns) (?:server|client)\b"
     r"|\bsend(?:s|ing)? (?:an? |the )?(?:\w+ )?e-?mails?\b|\b(?:smtp|ftp|ssh|imap|telnet|mqtt|grpc|websockets?)\b|\bport (?:\d{2,5}|scanner)\b|\bping\w* (?:a|the|an|each) (?:\w+ )?(?:host|server|ip|website)",
     re.IGNORECASE,
 )
