@@ -23,7 +23,9 @@ def test_mathematics_is_refused(rule: str, case: str | tuple[str, str]) -> None:
     assert rule in refusals(math(prompt, answer))
 
 
-@pytest.mark.parametrize(("rule", "prompt"), [(rule, case) for rule, cases in REFUSED_CODE.items() for case in cases])
+@pytest.mark.parametrize(
+    ("rule", "prompt"), [(rule, case) for rule, cases in REFUSED_CODE.items() for case in cases]
+)
 def test_tasks_are_refused(rule: str, prompt: str) -> None:
     assert rule in refusals(code(prompt))
 
@@ -43,9 +45,24 @@ def test_clean_tasks_pass(prompt: str) -> None:
 
 @pytest.mark.parametrize(
     "tests",
-    ["", "  ", "[]", "{", "null", "not json", STDIO % "", CALLS % "", STDIO % '["1"]', STDIO % "[1, 2]"]
-    + ['{"kind": "pytest", "cases": []}', '{"cases": [["1", "2"]]}', STDIO % '["1", ""], ["2", " "]', "[" * 99_999]
-    + ['{"kind": "call", "function": "1f", "cases": [[[1], 2]]}', '{"inputs": ["1"], "outputs": ["2"]}'],
+    [
+        "",
+        "  ",
+        "[]",
+        "{",
+        "null",
+        "not json",
+        STDIO % "",
+        CALLS % "",
+        STDIO % '["1"]',
+        STDIO % "[1, 2]",
+        '{"kind": "pytest", "cases": []}',
+        '{"cases": [["1", "2"]]}',
+        STDIO % '["1", ""], ["2", " "]',
+        "[" * 99_999,
+        '{"kind": "call", "function": "1f", "cases": [[[1], 2]]}',
+        '{"inputs": ["1"], "outputs": ["2"]}',
+    ],
 )
 def test_no_usable_tests(tests: str) -> None:
     assert set(refusals(code("Print the sum of two integers.", tests))) == {"tests_missing"}
@@ -109,7 +126,9 @@ def test_other_languages_may_be_asked_for() -> None:
     chinese = math("求所有满足方程 $x^2 - 5x + 6 = 0$ 的实数 $x$。")
     assert language(chinese, RuleSettings(languages=("zh",))) is None
     assert language(chinese, RuleSettings(languages=("zh", "en"))) is None
-    assert language(math("Find the sum of all the positive divisors of the number."), RuleSettings(languages=("zh",)))
+    assert language(
+        math("Find the sum of all the positive divisors of the number."), RuleSettings(languages=("zh",))
+    )
     assert language(chinese, RuleSettings(languages=())) is None
 
 

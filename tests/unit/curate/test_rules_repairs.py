@@ -11,13 +11,13 @@ from tests.unit.curate.applying import SETTINGS, code, math, repaired
 # rule: {before: after}
 REPAIRED: dict[str, dict[str, str]] = {
     "encoding": {
-        "What donâ€™t they share?": "What don’t they share?",  # noqa: RUF001
+        "What donâ€™t they share?": "What don’t they share?",
         "Find\u200b $x$.": "Find $x$.",
         "\ufeffFind $x$.": "Find $x$.",
         "Find the high\u00adest number.": "Find the highest number.",
         "Is 3 â‰¤ 5?": "Is 3 ≤ 5?",
         "An angle of 30Â° is given. What is its double?": "An angle of 30° is given. What is its double?",
-        "Find 3 Ã— 4.": "Find 3 × 4.",  # noqa: RUF001
+        "Find 3 Ã— 4.": "Find 3 × 4.",
         "What is the area in terms of Ï€?": "What is the area in terms of π?",
         "The cafÃ© sells 5 cakes. How many are left?": "The café sells 5 cakes. How many are left?",
         "Find\x00 the sum.": "Find the sum.",
@@ -34,7 +34,7 @@ REPAIRED: dict[str, dict[str, str]] = {
         "Add&nbsp;3 and 4.": "Add 3 and 4.",
         "Find a<sub>1</sub> + a<sub>2</sub>.": "Find a_{1} + a_{2}.",
         "Find the n<sup>th</sup> term.": "Find the nth term.",
-        "<div class=\"q\">What is 2 &times; 3?</div>": "What is 2 × 3?",  # noqa: RUF001
+        '<div class="q">What is 2 &times; 3?</div>': "What is 2 × 3?",
         "Tom &amp; Ann share 10 pens. How many each?": "Tom & Ann share 10 pens. How many each?",
         "Is $a &lt; b$ true?": "Is $a < b$ true?",
         "<i>x</i> is 3. What is <i>x</i> + 1?": "x is 3. What is x + 1?",
@@ -134,18 +134,18 @@ REPAIRED: dict[str, dict[str, str]] = {
 }
 ALONE: dict[str, list[str]] = {
     "encoding": [
-        "Let α, β and γ be angles with sum π. What is α + β + γ?",  # noqa: RUF001
+        "Let α, β and γ be angles with sum π. What is α + β + γ?",
         "The café of Erdős and Rényi has 5 tables. How many legs have they?",
         "Is ∞ a number?",
-        "Find “the sum” of 3 and 4 – now.",  # noqa: RUF001
+        "Find “the sum” of 3 and 4 – now.",
         "Let ½ be given. What is 2·½?",
         "Find Å + 1 in naïve terms, as São Paulo does.",
-        "What is 5 € – 2 €?",  # noqa: RUF001
-        "Solve x² ≤ 4 for x ∈ ℝ.",  # noqa: RUF001
+        "What is 5 € – 2 €?",
+        "Solve x² ≤ 4 for x ∈ ℝ.",
         "The ﬁrst number is what?",
         "नमस्‍ते and क्ष are two words. How many letters?",
         "求 $x$ 的值。",
-        "The temperature is −5 °C. What is it in °F?",  # noqa: RUF001
+        "The temperature is −5 °C. What is it in °F?",
         "Find the sum.\r\nThen stop.",
         "Is 👨‍👩‍👧 one sign?",
         "Find ∑ k for k ≤ 3.",
@@ -262,7 +262,9 @@ def test_left_alone(rule: str, prompt: str) -> None:
     assert _apply(rule, math(prompt)) is None
 
 
-@pytest.mark.parametrize(("rule", "prompt"), [(rule, prompt) for rule, cases in CODE_ALONE.items() for prompt in cases])
+@pytest.mark.parametrize(
+    ("rule", "prompt"), [(rule, prompt) for rule, cases in CODE_ALONE.items() for prompt in cases]
+)
 def test_left_alone_in_tasks(rule: str, prompt: str) -> None:
     assert _apply(rule, code(prompt)) is None
 

@@ -17,33 +17,46 @@ _COMMAND = r"\\(?:text|textbf|mathrm|mathbf|textsf|textup|rm|bf|mathit)\s?\{?\s?
 # (A) \textbf{(A)} $\mathrm{(A)}$ **A.** A) A. A: -- the style is what stands around the letter.
 MARKER = re.compile(
     rf"(?<![A-Za-z\d\\])(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<inner>{_COMMAND})?(?P<letter>[A-Ha-h])\s?(?(inner)\}}?)\s?"
-    r"(?P<close>[)）\].:、．])(?:\s?\})?(?:\s?\})?(?:\*\*)?(?:\\?[:.])?(?:\\ |~|\\[,;:]|\\q?quad|\s?\$(?=\s))?(?P<after>\s?)"
+    r"(?P<close>[)）\].:、．])(?:\s?\})?(?:\s?\})?(?:\*\*)?(?:\\?[:.])?(?:\\ |~|\\[,;:]|\\q?quad"
+    r"|\s?\$(?=\s))?(?P<after>\s?)"
 )
-BEFORE_PLAIN = re.compile(r"(?:^|\n|[;,.]\s|\s{2}|\\q?quad\s?|\?\s|:\s|\$\s|\d\s|\\\\\s?|[a-z]\s|[.;]|^\s|\)\s)[\s>*-]{0,3}$")
+BEFORE_PLAIN = re.compile(
+    r"(?:^|\n|[;,.]\s|\s{2}|\\q?quad\s?|\?\s|:\s|\$\s|\d\s|\\\\\s?|[a-z]\s|[.;]|^\s|\)\s)[\s>*-]{0,3}$"
+)
 EDGES = re.compile(r"^(?:\s|\\q?quad|\\[ ,;:]|~|\\\\|&|:)+|(?:\s|\\q?quad|\\[ ,;:]|~|\\\\(?![a-z])|&|[;,])+$")
 MEANS_CHOICES = re.compile(
-    r"\b(?:which|what|one|any|all|none|how many|some|each|two) (?:one |ones )?of (?:the )?(?:following|these|those|below|answer|statements? below)\b"
+    r"\b(?:which|what|one|any|all|none|how many|some|each|two) (?:one |ones )?of (?:the )?(?:following"
+    r"|these|those|below|answer|statements? below)\b"
     r"|\b(?:of|among|from|for) the (?:following|choices|options|given (?:options|choices)|above)\b"
-    r"|\bwhich (?:of the |one of the |is the )?(?:\w+ )?(?:statements?|options?|choices?|conclusions?|propositions?|expressions? below|answers?)\b"
-    r"|\bthe (?:correct|incorrect|false|true|wrong|right|best) (?:\w+ )?(?:statements?|options?|choices?|answers?|ones?|conclusions?|propositions?|one is)\b"
-    r"|\b(?:select|choose|pick|mark|circle) (?:the|one|an|all)\b|\b(?:closest|nearest) to\b|\bbest (?:describes|approximat|estimate)"
-    r"|\b(?:could|can|cannot|may|might|must) (?:not )?(?:possibly )?be(?: the| an?)?(?= \w+|\s?\?|\s?:|\s?$)(?=[^.?]{0,40}[?:]?\s?$)"
-    r"|\bwhich (?:is|are) (?:correct|incorrect|true|false)\b|\bfollowing (?:statements?|options?|choices?|propositions?|conclusions?)\b",
+    r"|\bwhich (?:of the |one of the |is the )?(?:\w+ )?(?:statements?|options?|choices?|conclusions?"
+    r"|propositions?|expressions? below|answers?)\b"
+    r"|\bthe (?:correct|incorrect|false|true|wrong|right|best) (?:\w+ )?(?:statements?|options?"
+    r"|choices?|answers?|ones?|conclusions?|propositions?|one is)\b"
+    r"|\b(?:select|choose|pick|mark|circle) (?:the|one|an|all)\b|\b(?:closest|nearest) to\b"
+    r"|\bbest (?:describes|approximat|estimate)"
+    r"|\b(?:could|can|cannot|may|might|must) (?:not )?(?:possibly )?be(?: the| an?)?(?= \w+|\s?\?|\s?:"
+    r"|\s?$)(?=[^.?]{0,40}[?:]?\s?$)"
+    r"|\bwhich (?:is|are) (?:correct|incorrect|true|false)\b|\bfollowing (?:statements?|options?"
+    r"|choices?|propositions?|conclusions?)\b",
     re.IGNORECASE,
 )
 LISTED = re.compile(r"[:：]\s?\S|\n|\b(?:I|i|1)[.)]|\(?\b(?:I|i|1)\)|,[^,.?]+(?:,| or | and )")
 ANSWER_LETTER = re.compile(
-    r"(?:(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?:?\s)?(?:\$\s?)?(?:\\boxed\{)?(?:\\(?:text|textbf|mathrm|mathbf)\s?\{)?\s?[(\[]?\s?"
+    r"(?:(?:the )?(?:correct )?(?:answer|option"
+    r"|choice)(?: is)?:?\s)?(?:\$\s?)?(?:\\boxed\{)?(?:\\(?:text|textbf|mathrm"
+    r"|mathbf)\s?\{)?\s?[(\[]?\s?"
     r"(?P<letter>[A-Ha-h])\s?[)\].:]?\s?\}{0,2}(?:\s?\$)?(?P<rest>(?:\\ |[\s:,~]|\\q?quad).{1,300})?",
     re.DOTALL,
 )
 SEVERAL_LETTERS = re.compile(r"\(?[A-H]\)?(?:\s?(?:,|and|&|;)?\s?\(?[A-H]\)?){1,6}")
 META_OPTION = re.compile(
-    r"\b(?:none|all|both|either|neither|any) (?:of|are|is|the)\b|\b(?:above|not enough information|cannot be determined|can't be)\b"
-    r"|\b(?:both|neither) [A-H1-4(]|\bnone\b|^[(]?[A-H][)]? (?:and|or) [(]?[A-H]|\bonly \(?(?:I|[A-D]|1)|^I+(?:,| and| only)",
+    r"\b(?:none|all|both|either|neither|any) (?:of|are|is|the)\b|\b(?:above|not enough information"
+    r"|cannot be determined|can't be)\b"
+    r"|\b(?:both|neither) [A-H1-4(]|\bnone\b|^[(]?[A-H][)]? (?:and|or) [(]?[A-H]|\bonly \(?(?:I|[A-D]"
+    r"|1)|^I+(?:,| and| only)",
     re.IGNORECASE,
 )
-STEM_NEEDS_BLANK = re.compile(r"(?:[\w$\])}=]|[,:;—–-])$")  # noqa: RUF001
+STEM_NEEDS_BLANK = re.compile(r"(?:[\w$\])}=]|[,:;—–-])$")
 BLANK_BRACKETS = re.compile(r"[(（]\s{0,9}[)）]\s?\.?\s?$")
 LONGEST_OPTION = 400
 LONGEST_PROMPT = 20_000  # a longer one is no question with choices
@@ -71,7 +84,9 @@ def open_choices(draft: Draft, settings: RuleSettings) -> Repaired | None:
     stem = _asking(found.stem)
     if not stem or broken(stem) or broken(answer):
         return None
-    return replace(draft, prompt=stem, answer=answer, options=()), f"answer {draft.answer.strip()[:20]} -> {answer[:40]}"
+    return replace(
+        draft, prompt=stem, answer=answer, options=()
+    ), f"answer {draft.answer.strip()[:20]} -> {answer[:40]}"
 
 
 def choices_left(draft: Draft, settings: RuleSettings) -> str | None:
@@ -145,7 +160,7 @@ def _can_start(prompt: str, marker: re.Match[str]) -> bool:
     if marker["open"] or marker["command"]:
         return marker["close"] in ")）]" or bool(marker["command"])
     before = prompt[max(0, marker.start() - 12) : marker.start()]
-    if marker["close"] in ".:" and not marker["after"] and not prompt[marker.end() : marker.end() + 1] == "$":
+    if marker["close"] in ".:" and not marker["after"] and prompt[marker.end() : marker.end() + 1] != "$":
         return False
     if marker["close"] == ":" or marker["letter"].islower():
         return before.strip(" *>-") == "" or before.rstrip(" *>-").endswith(("\n", "?", ":"))
@@ -154,17 +169,24 @@ def _can_start(prompt: str, marker: re.Match[str]) -> bool:
 
 def _continues(last: str) -> bool:
     """Whether the text goes on after the last choice with a line of its own that asks or tells something."""
-    first, _, rest = last.strip().partition("\n")
-    return bool(rest.strip()) and len(rest.split()) > 2 and bool(re.search(r"[?.]|\b(?:find|who|what|how)\b", rest))
+    _, _, rest = last.strip().partition("\n")
+    return (
+        bool(rest.strip()) and len(rest.split()) > 2 and bool(re.search(r"[?.]|\b(?:find|who|what|how)\b", rest))
+    )
 
 
 def _asks(option: str) -> bool:
     prose = prose_of(option)
     if len(prose.split()) < 2:
         return False
-    return "?" in prose or bool(
-        VALUE_ASKED.match(prose) and re.match(r"(?i)(?:find|compute|calc|determ|eval|solve|simpl|what|how|write|express)", prose)
-    ) or OPEN_ASKED.match(prose) is not None
+    return (
+        "?" in prose
+        or bool(
+            VALUE_ASKED.match(prose)
+            and re.match(r"(?i)(?:find|compute|calc|determ|eval|solve|simpl|what|how|write|express)", prose)
+        )
+        or OPEN_ASKED.match(prose) is not None
+    )
 
 
 def _clean(option: str) -> str:
@@ -197,7 +219,7 @@ def _asking(stem: str) -> str:
     stem = BLANK_BRACKETS.sub("____", stem).rstrip()
     if stem.endswith(("____", "?", ".")) or not STEM_NEEDS_BLANK.search(stem):
         return stem
-    stem = stem.rstrip(":;,—–- ")  # noqa: RUF001
+    stem = stem.rstrip(":;,—–- ")
     if re.search(r"\b(?:is|are|equals?|be|by|to|of|as|was|in)$|=\$?$", stem):
         return f"{stem} ____."
     return stem + "."
@@ -224,6 +246,8 @@ def _right_option(answer: str, options: tuple[str, ...]) -> str | None:
 
 def _plain(text: str) -> str:
     """A choice for comparing."""
-    return re.sub(r"[\s$]|\\[ ,;:]|\\q?quad|\\left|\\right|~|\.$|^[:.)]", "", _clean(text)).replace("dfrac", "frac").lower()
-
-
+    return (
+        re.sub(r"[\s$]|\\[ ,;:]|\\q?quad|\\left|\\right|~|\.$|^[:.)]", "", _clean(text))
+        .replace("dfrac", "frac")
+        .lower()
+    )

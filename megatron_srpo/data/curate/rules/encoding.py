@@ -24,7 +24,10 @@ MOJIBAKE = TextFixerConfig(
     explain=False,
 )
 # Joiners are part of words in scripts that join letters, and of emoji.
-JOINED = "\u0590-\u08ff\u0900-\u0dff\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\ufb50-\ufeff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+JOINED = (
+    "\u0590-\u08ff\u0900-\u0dff\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff"
+    "\ufb50-\ufeff\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+)
 INVISIBLE = re.compile(
     "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"

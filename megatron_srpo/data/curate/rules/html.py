@@ -14,17 +14,20 @@ from megatron_srpo.data.curate.rules.segments import outside
 
 BLOCKS = "p|div|center|blockquote|section|article|ul|ol|dl|h[1-6]|header|footer|main|html|body|head|form|fieldset"
 LINES = "br|hr|li|dt|dd"
-INLINE = "span|strong|em|small|big|font|tt|kbd|samp|var|strike|del|ins|cite|label|abbr|sub|sup|code|pre|nobr|wbr|title"
+INLINE = (
+    "span|strong|em|small|big|font|tt|kbd|samp|var|strike|del|ins|cite|label|abbr|sub|sup|code|pre|nobr|wbr|title"
+)
 SHORT = "b|i|u|s|a|q"
 # Tags of images and tables stay: the rules of these names refuse them.
 ATTRIBUTE = r"\s{1,9}[A-Za-z][\w:-]{0,40}(?:\s?=\s?(?:\"[^\"<>]{0,2000}+\"|'[^'<>]{0,2000}+'|[^\s\"'<>=]{1,200}))"
 TAG = re.compile(
-    rf"<(?P<close>/?)(?P<name>{BLOCKS}|{LINES}|{INLINE}|{SHORT})(?P<attributes>(?:{ATTRIBUTE}){{0,20}}+)\s{{0,9}}/?>"
+    rf"<(?P<close>/?)(?P<name>{BLOCKS}|{LINES}|{INLINE}"
+    rf"|{SHORT})(?P<attributes>(?:{ATTRIBUTE}){{0,20}}+)\s{{0,9}}/?>"
     r"|<!--(?:(?!-->).){0,2000}-->",
     re.IGNORECASE | re.DOTALL,
 )
 # A text in quotes that is made of tags is what the problem is about.
-QUOTED = re.compile(r"([\"'“])<[^\"“”\n]{1,200}>[\"'”]")  # noqa: RUF001
+QUOTED = re.compile(r"([\"'“])<[^\"“”\n]{1,200}>[\"'”]")
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z\d]{1,30});")
 CELL_ENTITIES = re.compile(r"&amp;")
 ORDINAL = re.compile(r"<sup>\s?(st|nd|rd|th)\s?</sup>", re.IGNORECASE)
@@ -72,7 +75,9 @@ def _without_tags(text: str) -> str:
     """Without the tags that are HTML for sure."""
     closed = {name.lower() for name in re.findall(r"</([A-Za-z]\w{0,12})\s{0,3}>", text)}
     opened = {name.lower() for name in re.findall(r"<([A-Za-z]\w{0,12})(?=[\s>])", text)}
-    kept = [found.span() for found in QUOTED.finditer(text)] if '"<' in text or "'<" in text or "“<" in text else []
+    kept = (
+        [found.span() for found in QUOTED.finditer(text)] if '"<' in text or "'<" in text or "“<" in text else []
+    )
     at = 0
 
     def replaced(tag: re.Match[str]) -> str:

@@ -25,18 +25,28 @@ LOST_IN_FORMULA = re.compile(
 BACKSLASHES = re.compile(r"\\+")
 DOUBLED = re.compile(rf"(?<!\\)\\\\(?=(?:{COMMANDS})(?![A-Za-z]))")
 # In rows these may be the first word of the next one.
-ROW_WORDS = "in|to|le|ge|ne|mu|nu|xi|pi|sin|cos|tan|cot|log|ln|max|min|gcd|det|exp|arg|deg|inf|sup|Re|Im|int|bar|mid|star"
+ROW_WORDS = (
+    "in|to|le|ge|ne|mu|nu|xi|pi|sin|cos|tan|cot|log|ln|max|min|gcd|det|exp|arg|deg|inf|sup|Re|Im|int|bar|mid|star"
+)
 DOUBLED_IN_ROWS = re.compile(rf"(?<!\\)\\\\(?=(?!(?:{ROW_WORDS})(?![A-Za-z]))(?:{COMMANDS})(?![A-Za-z]))")
-DOUBLED_DELIMITERS = re.compile(r"(?<!\\)\\\\\((?P<round>[^\n]{1,500}?)\\\\\)|(?<!\\)\\\\\[(?P<square>[^\n]{1,500}?)\\\\\]")
+DOUBLED_DELIMITERS = re.compile(
+    r"(?<!\\)\\\\\((?P<round>[^\n]{1,500}?)\\\\\)|(?<!\\)\\\\\[(?P<square>[^\n]{1,500}?)\\\\\]"
+)
 ROWS = re.compile(r"\\begin\{(?:[a-zA-Z]*matrix|d?cases|array|align|split|gather|eqnarray|multline)")
 APART = re.compile(
-    r"(?<!\\)\\ {1,3}(?=(?:frac|dfrac|tfrac|sqrt|binom|text|mathrm|mathbb|overline|boxed|begin|end|vec|hat)\s?[{\\\d]"
+    r"(?<!\\)\\ {1,3}(?=(?:frac|dfrac|tfrac|sqrt|binom|text|mathrm|mathbb|overline|boxed|begin|end|vec"
+    r"|hat)\s?[{\\\d]"
     r"|(?:left|right)\s?[\\()\[\]|.{]|(?:times|cdot|cdots|ldots|leq|geq|neq|infty|angle|triangle|circ|equiv|pm"
     r"|alpha|beta|gamma|delta|theta|lambda|sigma|omega|phi|pi|mu|epsilon|sum|int|lim|cup|cap)(?![A-Za-z]))"
 )
-NAKED = re.compile(r"(?<![A-Za-z\\])r?(?:(?<![A-Za-z\\])|(?<=r))(?:rac|frac)(?=\{[^{}]{1,60}\}\{)|(?<![A-Za-z\\])sqrt(?=\{)")
-ESCAPED_DOLLARS = re.compile(r"\\\$(?![\s\d.])([^$\n\\]{1,200}?(?:\\(?!\$)[^$\n\\]{0,200}?){0,20})(?<!\s)\\\$(?!\d)")
+NAKED = re.compile(
+    r"(?<![A-Za-z\\])r?(?:(?<![A-Za-z\\])|(?<=r))(?:rac|frac)(?=\{[^{}]{1,60}\}\{)|(?<![A-Za-z\\])sqrt(?=\{)"
+)
+ESCAPED_DOLLARS = re.compile(
+    r"\\\$(?![\s\d.])([^$\n\\]{1,200}?(?:\\(?!\$)[^$\n\\]{0,200}?){0,20})(?<!\s)\\\$(?!\d)"
+)
 MONEY = re.compile(r"[ ~]?\d[\d,]*(?:\.\d+)?(?![\w^\\+*/={(<>]|\s?[+*/=^<>\\]| -)|[ ~]?\.\d")
+MONEY_AT_END = re.compile(r"\bin\s?(?:us)?\$$", re.IGNORECASE)
 BRACES = re.compile(r"\\\\|\\[{}]|[{}]")
 SIDES = re.compile(r"\\(?:(left)|right)(?![A-Za-z])")
 ENDS = re.compile(r"\\(begin|end)\s?\{([a-zA-Z]+)\*?\}")
@@ -44,7 +54,10 @@ DELIMITERS = re.compile(r"\\\\|\\[()\[\]]")
 COMMAND_WITH_BRACE = re.compile(r"\\[A-Za-z]+\s?[{}]|\}\{|[_^]\{")
 HALF_FRACTION = re.compile(r"\\[dt]?frac\s?\{[^{}]*\}\s?(?=[$,.;]|$)")
 # What stands between two formulas, because a dollar is missing before.
-SHIFTED = re.compile(r"\$(?!\$)[^\\$]*[\s,.;][A-Za-z]{2,}[,.]?\s\$$|\$\s?[.,;]?\s?(?:and|or|is|are|be|with|then|the|where)\s[^\\$]*\$$")
+SHIFTED = re.compile(
+    r"\$(?!\$)[^\\$]*[\s,.;][A-Za-z]{2,}[,.]?\s\$$|\$\s?[.,;]?\s?(?:and|or|is|are|be|with|then|the"
+    r"|where)\s[^\\$]*\$$"
+)
 LOST = re.compile("[\x07\x08\x0b\x0c\ufffd]")
 MOST_ROUNDS = 5
 
@@ -115,7 +128,8 @@ def _with_single_backslashes(text: str) -> str:
 
 
 def _is_escaped(text: str) -> bool:
-    """Whether two backslashes are nowhere a line break: where four are, or none is before anything but a command."""
+    """Whether two backslashes are nowhere a line break: where four are, or none is before anything "
+    "but a command."""
     rest = DOUBLED.sub("", text)
     return "\\\\\\\\" in text or not re.search(r"\\\\(?=\s|[a-z\d&-])", rest) or ROWS.search(text) is not None
 
@@ -138,13 +152,23 @@ def _without_lone_dollar(text: str) -> str:
         return text
     last, first = pieces[-1], pieces[0]
     stripped = last.text.rstrip()
-    if last.kind == "text" and stripped.endswith("$") and not stripped.endswith(("\\$", "$$")) and stripped.count("$") == 1:
-        if not re.search(r"(?i)\bin\s?(?:US|us)?\$$|\($", stripped):
-            return text[: len(text) - len(last.text)] + stripped[:-1].rstrip()
+    if (
+        last.kind == "text"
+        and stripped.endswith("$")
+        and not stripped.endswith(("\\$", "$$"))
+        and stripped.count("$") == 1
+        and not MONEY_AT_END.search(stripped)
+    ):
+        return text[: len(text) - len(last.text)] + stripped[:-1].rstrip()
     start = first.text.lstrip()
-    if first.kind == "text" and start.startswith("$") and not start.startswith("$$") and start.count("$") == 1:
-        if sum(_dollars(piece) for piece in pieces) == 1 and not MONEY.match(start, 1):
-            return start[1:].lstrip() + text[len(first.text) :]
+    if (
+        first.kind == "text"
+        and start.startswith("$")
+        and start.count("$") == 1
+        and sum(map(_dollars, pieces)) == 1
+        and not MONEY.match(start, 1)
+    ):
+        return start[1:].lstrip() + text[len(first.text) :]
     return text
 
 
@@ -225,5 +249,3 @@ def _braces_match(text: str) -> bool:
             if depth < 0:
                 return False
     return depth == 0
-
-

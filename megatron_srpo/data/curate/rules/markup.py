@@ -18,12 +18,14 @@ STRONG = re.compile(rf"(?<![\w\\_{MARK}])__(?=[^\W_])([^_\n]{{1,2000}}+)(?<![\s_
 ITALIC = re.compile(r"(?<![\w*\\)\]}])\*(?=[^\s*\d])(?!\w\*\w)([^*\n]{1,2000}+)(?<![\s\d*])\*(?![\w*(\[{\\])")
 UNDERSCORED = re.compile(rf"(?<![\w\\_{MARK}])_(?=[^\W\d_]{{2}})([^_\n]{{1,300}}+)(?<![\s_\\])_(?![\w_])")
 STRUCK = re.compile(r"~~(?=\S)([^~\n]{1,2000}+)~~")
-HEADING = re.compile(rf"^[ ]{{0,3}}#{{1,6}}[ \t]{{1,9}}(?=[A-Za-z\d(*{MARK}])(?:([^\n]*?)[ \t]{{1,9}}#{{1,6}}[ \t]{{0,9}}$)?", re.M)
+HEADING = re.compile(
+    rf"^[ ]{{0,3}}#{{1,6}}[ \t]{{1,9}}(?=[A-Za-z\d(*{MARK}])(?:([^\n]*?)[ \t]{{1,9}}#{{1,6}}[ \t]{{0,9}}$)?", re.M
+)
 QUOTE = re.compile(rf"^[ ]{{0,3}}(?:>[ \t]?){{1,5}}(?=[A-Za-z\"“*{MARK}(]|$)", re.MULTILINE)
 RULE = re.compile(r"^[ ]{0,3}(?:-{3,200}|\*{3,200}|(?:[-*][ ]){2,60}[-*])[ \t\r]{0,9}$", re.MULTILINE)
 ESCAPED = re.compile(r"(?<!\\)\\([_*#>~|!-])")
 # A sum that is worked out in writing has a line of dashes too.
-COLUMN = re.compile(r"[\s\d+\-−×*/.,=A-Z|]*")  # noqa: RUF001
+COLUMN = re.compile(r"[\s\d+\-−×*/.,=A-Z|]*")
 BREAKS = re.compile(r"\n{3,}")
 SIGNS = re.compile(r"[*_#>~]|\\[_*#>~|!-]|---")
 MOST_ROUNDS = 4
@@ -71,11 +73,17 @@ def _plain(text: str) -> str:
 def _without_rules(text: str) -> str:
     """Without lines that only separate."""
     lines = text.split("\n")
-    kept = [line for number, line in enumerate(lines) if not (RULE.fullmatch(line) and not _in_column(lines, number))]
+    kept = [
+        line for number, line in enumerate(lines) if not (RULE.fullmatch(line) and not _in_column(lines, number))
+    ]
     return text if len(kept) == len(lines) else "\n".join(kept)
 
 
 def _in_column(lines: list[str], number: int) -> bool:
     """Whether the line above or below is one of a written sum or of a table."""
-    around = [line[:200] for line in (*lines[max(0, number - 1) : number], *lines[number + 1 : number + 2]) if line.strip()]
+    around = [
+        line[:200]
+        for line in (*lines[max(0, number - 1) : number], *lines[number + 1 : number + 2])
+        if line.strip()
+    ]
     return any(COLUMN.fullmatch(line) or "|" in line for line in around)

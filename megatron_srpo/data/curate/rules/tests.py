@@ -14,33 +14,79 @@ from megatron_srpo.data.curate.rules.segments import prose_of
 from megatron_srpo.errors import SrpoError
 
 ANY_ANSWER = re.compile(
-    r"\bif (?:there (?:are|exist|is)|multiple|several|many|more than one)\b[^.\n]{0,100}?,? (?:then )?(?:you (?:can|may|should|are allowed to) )?(?:print|output|return|find|report|choose|give|provide|write|display|any|select|pick)(?: out)? (?:an?y|arbitrary|one of|whichever)\b"
-    r"|\b(?:print|output|return|report|display|find|give|write|provide|produce) (?:out )?any (?:of|one|such|valid|possible|correct|suitable|acceptable|feasible|appropriate|optimal|answer|solution|arrangement|permutation|order|sequence|array|string|pair|two of|that)\b"
-    r"|\b(?:you (?:can|may)|feel free to|allowed to) (?:print|output|return|report|display|choose|give|use) (?:\w+ )?(?:any|arbitrary|in any order)\b"
-    r"|\bany (?:(?:valid|correct|such|possible|optimal|suitable|acceptable) (?:answer|solution|output|order|arrangement|one)s?|of (?:them|these|those|the (?:\w+ )?(?:answers?|solutions?))|one of them|valid (?:\w+ )?|correct (?:\w+ )?|such |possible |optimal |suitable |acceptable |answer |solution )?(?:answers?|solutions?|ones?|outputs?|orders?|orderings?|arrangements?|constructions?)? ?(?:is|are|will be|would be|can be|may be) (?:acceptable|accepted|fine|ok|okay|valid|allowed|considered correct|correct|counted)\b"
-    r"|\b(?:return|print|output|report|list|display|give|printed|returned|reported|listed|outputs?|order of (?:the )?(?:output|result|answer)\w*)\b[^.\n]{0,90}\bin (?:any|arbitrary|no particular) (?:valid |possible )?order\b"
-    r"|\b(?:answer|result|output|order of the (?:output|answer|result)\w*|list|elements|lines|pairs|indices)\b[^.\n]{0,40}\b(?:may|can|could|might) be (?:\w+ )?(?:in any order|given in any order|returned in any order|printed in any order|arbitrary)"
-    r"|\border of (?:the )?(?:output|result|answer|returned|elements in the (?:result|output|answer))\w*[^.\n]{0,40}\b(?:does not|doesn't|need not|is not|isn't) (?:matter|important|be)"
-    r"|\b(?:print|output|return) (?:an |one )?arbitrary\b|\b(?:multiple|several|many) (?:\w+ )?(?:answers|solutions|outputs) (?:are|may be|will be) (?:accepted|allowed|acceptable)",
+    r"\bif (?:there (?:are|exist|is)|multiple|several|many"
+    r"|more than one)\b[^.\n]{0,100}?,? (?:then )?(?:you (?:can|may|should|are allowed to) )?(?:print"
+    r"|output|return|find|report|choose|give|provide|write|display|any|select|pick)(?: out)? (?:an?y"
+    r"|arbitrary|one of|whichever)\b"
+    r"|\b(?:print|output|return|report|display|find|give|write|provide|produce) (?:out )?any (?:of|one"
+    r"|such|valid|possible|correct|suitable|acceptable|feasible|appropriate|optimal|answer|solution"
+    r"|arrangement|permutation|order|sequence|array|string|pair|two of|that)\b"
+    r"|\b(?:you (?:can|may)|feel free to|allowed to) (?:print|output|return|report|display|choose|give"
+    r"|use) (?:\w+ )?(?:any|arbitrary|in any order)\b"
+    r"|\bany (?:(?:valid|correct|such|possible|optimal|suitable|acceptable) (?:answer|solution|output"
+    r"|order|arrangement|one)s?|of (?:them|these|those|the (?:\w+ )?(?:answers?|solutions?))"
+    r"|one of them|valid (?:\w+ )?|correct (?:\w+ )?|such |possible |optimal |suitable |acceptable "
+    r"|answer |solution )?(?:answers?|solutions?|ones?|outputs?|orders?|orderings?|arrangements?"
+    r"|constructions?)? ?(?:is|are|will be|would be|can be|may be) (?:acceptable|accepted|fine|ok|okay"
+    r"|valid|allowed|considered correct|correct|counted)\b"
+    r"|\b(?:return|print|output|report|list|display|give|printed|returned|reported|listed|outputs?"
+    r"|order of (?:the )?(?:output|result|answer)\w*)\b[^.\n]{0,90}\bin (?:any|arbitrary"
+    r"|no particular) (?:valid |possible )?order\b"
+    r"|\b(?:answer|result|output|order of the (?:output|answer|result)\w*|list|elements|lines|pairs"
+    r"|indices)\b[^.\n]{0,40}\b(?:may|can|could|might) be (?:\w+ )?(?:in any order|given in any order"
+    r"|returned in any order|printed in any order|arbitrary)"
+    r"|\border of (?:the )?(?:output|result|answer|returned|elements in the (?:result|output"
+    r"|answer))\w*[^.\n]{0,40}\b(?:does not|doesn't|need not|is not|isn't) (?:matter|important|be)"
+    r"|\b(?:print|output|return) (?:an |one )?arbitrary\b|\b(?:multiple|several"
+    r"|many) (?:\w+ )?(?:answers|solutions|outputs) (?:are|may be|will be) (?:accepted|allowed"
+    r"|acceptable)",
     re.IGNORECASE,
 )
-UNIQUE = re.compile(
-    r"\b(?:lexicographically|smallest|largest|minimum|maximum|earliest|first one|leftmost|shortest|alphabetical)\b", re.IGNORECASE
+WORTH_A_LOOK = re.compile(r"ny\b|arbitrary|no particular|order of")
+ORDER_OF_INPUT = re.compile(
+    r"\b(?:input|given|visit|read|choose|remove|take|apply|perform|use|delete|pick|buy|complete"
+    r"|do)\w*\b[^.\n]{0,60}\bin any order\b",
+    re.IGNORECASE,
 )
-ORDER_OF_INPUT = re.compile(r"\b(?:input|given|visit|read|choose|remove|take|apply|perform|use|delete|pick|buy|complete|do)\w*\b[^.\n]{0,60}\bin any order\b", re.IGNORECASE)
 RANDOM = re.compile(
-    r"(?:^|[.!?:]\s|\n[\s*#-]{0,4})(?:write|implement|create|design|generate|return|print|output|pick|choose|select|shuffle|simulate|build|develop|produce|define|roll|make|draw|randomly|your task is to|given [^.\n]{1,80}, (?:return|pick|generate|choose|shuffle|print|implement|write))\b[^.\n]{0,140}?\b(?:random(?:ly|i[sz]ed?)?|shuffled?|uuid|equal probability|equally likely)\b"
-    r"|\b(?:should|must|that|which|to|and|will|function|program) (?:\w+ )?(?:returns?|generates?|prints?|outputs?|picks?|selects?|produces?|simulates?|shuffles?|chooses?) (?:\w+ ){0,3}?(?:a |an )?(?:\w+ ){0,1}?(?:random(?:ly|i[sz]ed)?|uuid|shuffled)\b"
-    r"|\brandom\.(?:randint|choice|shuffle|random|sample)|\b(?:uses?|using) (?:the )?(?:random (?:module|library|number generator)|a random number)|\brandom (?:password|number) generator\b|\bwith (?:equal|uniform) probability\b(?=[^.]{0,60}\.)(?<!chosen with equal probability)",
+    r"(?:^|[.!?:]\s|\n[\s*#-]{0,4})(?:write|implement|create|design|generate|return|print|output|pick"
+    r"|choose|select|shuffle|simulate|build|develop|produce|define|roll|make|draw|randomly"
+    r"|your task is to|given [^.\n]{1,80}, (?:return|pick|generate|choose|shuffle|print|implement"
+    r"|write))\b[^.\n]{0,140}?\b(?:random(?:ly|i[sz]ed?)?|shuffled?|uuid|equal probability"
+    r"|equally likely)\b"
+    r"|\b(?:should|must|that|which|to|and|will|function|program) (?:\w+ )?(?:returns?|generates?"
+    r"|prints?|outputs?|picks?|selects?|produces?|simulates?|shuffles?|chooses?) (?:\w+ ){0,3}?(?:a "
+    r"|an )?(?:\w+ ){0,1}?(?:random(?:ly|i[sz]ed)?|uuid|shuffled)\b"
+    r"|\brandom\.(?:randint|choice|shuffle|random|sample)|\b(?:uses?"
+    r"|using) (?:the )?(?:random (?:module|library|number generator)|a random number)"
+    r"|\brandom (?:password|number) generator\b|\bwith (?:equal"
+    r"|uniform) probability\b(?=[^.]{0,60}\.)(?<!chosen with equal probability)",
     re.IGNORECASE,
 )
-ANALYSED = re.compile(r"\b(?:expected|probability|probabilities|average|expectation|chance|likelihood|pseudo-?random|seed|linear congruential|uniquely|variance|a random \w+ is given|odds)\b", re.IGNORECASE)
+ANALYSED = re.compile(
+    r"\b(?:expected|probability|probabilities|average|expectation|chance|likelihood|pseudo-?random"
+    r"|seed|linear congruential|uniquely|variance|a random \w+ is given|odds)\b",
+    re.IGNORECASE,
+)
 CLOCK = re.compile(
-    r"\b(?:current|today'?s|present|system|local|actual) (?:system )?(?:date|time|year|timestamp|datetime|day|month|clock)\b(?! (?:of the clock|complexity|limit|step|unit|shown|frame|in (?:the )?(?:format|simulation))| \w+ is)|\btoday['’]s date\b|\btime\.time\(|\bdatetime\.(?:now|today)|\bdate\.today|\btime elapsed since the program\b|\bexecution time of\b|\b(?:days|time) (?:from|until|since) (?:today|now)\b",  # noqa: RUF001
+    r"\b(?:current|today'?s|present|system|local|actual) (?:system )?(?:date|time|year|timestamp"
+    r"|datetime|day|month|clock)\b(?! (?:of the clock|complexity|limit|step|unit|shown|frame"
+    r"|in (?:the )?(?:format|simulation))| \w+ is)|\btoday['’]s date\b|\btime\.time\("
+    r"|\bdatetime\.(?:now|today)|\bdate\.today|\btime elapsed since the program\b"
+    r"|\bexecution time of\b|\b(?:days|time) (?:from|until|since) (?:today|now)\b",
     re.IGNORECASE,
 )
-CLOCK_TASK = re.compile(r"\b(?:return|print|output|display|get|show|compute|calculate|write|create|implement|based on|using|use|find|determine|measure)\w*\b", re.IGNORECASE)
-CLOCK_GIVEN = re.compile(r"\b(?:given (?:the|a) (?:current|system|local)|(?:time|date|year|day) is|input|represented|as a string|shows|is passed|argument|parameter|receives?|takes|current_?time =|second line|first line|contains?|integers?)\b", re.IGNORECASE)
+CLOCK_TASK = re.compile(
+    r"\b(?:return|print|output|display|get|show|compute|calculate|write|create|implement|based on"
+    r"|using|use|find|determine|measure)\w*\b",
+    re.IGNORECASE,
+)
+CLOCK_GIVEN = re.compile(
+    r"\b(?:given (?:the|a) (?:current|system|local)|(?:time|date|year|day) is|input|represented"
+    r"|as a string|shows|is passed|argument|parameter|receives?|takes|current_?time =|second line"
+    r"|first line|contains?|integers?)\b",
+    re.IGNORECASE,
+)
 WHITE_SPACE = re.compile(r"\s+")
 RELATIVE = 1e-6
 
@@ -81,11 +127,10 @@ def tests_nondeterministic(draft: Draft, settings: RuleSettings) -> str | None:
     """Refuses tests that no program can pass for sure, and ones that right programs fail."""
     found = _parsed(draft.tests) if draft.tests.strip() else ""
     prose = prose_of(draft.prompt)
-    if not (isinstance(found, CodeTests) and found.checker is not None):
-        if "ny" in prose or "arbitrary" in prose or "no particular" in prose or "order of" in prose:
-            several = ANY_ANSWER.search(prose)
-            if several and not (several[0].endswith("order") and ORDER_OF_INPUT.fullmatch(several[0])):
-                return f"several answers are right, and there is no checker: {several[0][:60]}"
+    if isinstance(found, str) or found.checker is None:
+        several = ANY_ANSWER.search(prose) if WORTH_A_LOOK.search(prose) else None
+        if several and not ORDER_OF_INPUT.fullmatch(several[0]):
+            return f"several answers are right, and there is no checker: {several[0][:60]}"
     chance = RANDOM.search(prose) if re.search(r"(?i)random|shuffle|uuid|probability|equally", prose) else None
     if chance and not ANALYSED.search(prose):
         return f"depends on chance: {chance[0].strip(' .')[:60]}"

@@ -10,7 +10,7 @@ from megatron_srpo.data.curate.rules.rule import Repaired, RuleSettings
 from megatron_srpo.data.curate.rules.segments import outside
 
 ADDRESS = (
-    r"(?:(?:https?|ftp)://|(?<![\w.@/-])www\.(?=[A-Za-z\d]))[^\s<>\"'`{}|\\^$\[\]“”]{1,2000}+"  # noqa: RUF001
+    r"(?:(?:https?|ftp)://|(?<![\w.@/-])www\.(?=[A-Za-z\d]))[^\s<>\"'`{}|\\^$\[\]“”]{1,2000}+"
     r"|(?<![\w.@/-])(?:[a-z\d-]{2,30}\.){1,3}(?:com|org|net|edu|io|ru|jp|cn)/[^\s<>\"'`{}|\\^$\[\]]{1,500}+"
 )
 LINK = re.compile(
@@ -25,16 +25,20 @@ LINK_WITH_BRACKETS = re.compile(
 HREF = re.compile(r"\\href\s?\{[^{}\n]{0,1000}\}\s?\{([^{}\n]{0,300})\}|\\url\s?\{[^{}\n]{0,1000}\}")
 # `See`, `Source:` and the like go with the address.
 LEAD_WORD = (
-    r"(?:for (?:more|further) (?:details|information),?|see(?: also)?|source|from|taken from|link|url|via|visit|please"
-    r"|read more(?: at)?|available(?: online)?(?: at)?|original(?: problem| source| statement)?(?: at)?|adapted from"
-    r"|at|here|refer to|reference|problem link|found at|more (?:info|information|details)(?: at)?|check(?: out)?|on)"
+    r"(?:for (?:more|further) (?:details|information),?|see(?: also)?|source|from|taken from|link|url"
+    r"|via|visit|please"
+    r"|read more(?: at)?|available(?: online)?(?: at)?|original(?: problem| source"
+    r"| statement)?(?: at)?|adapted from"
+    r"|at|here|refer to|reference|problem link|found at|more (?:info|information|details)(?: at)?"
+    r"|check(?: out)?|on)"
 )
 BARE = re.compile(
     rf"(?P<lead>(?<![^\s(\[.,])(?:{LEAD_WORD}\s?:?\s){{1,3}})?[(\[<]?(?P<address>{ADDRESS})[)\]>]?", re.IGNORECASE
 )
 # Before an address that the problem is about.
 INPUT = re.compile(
-    r"(?:\b(?:such as|like|for example|e\.g\.|example|of the form|form|returns?|becomes?|input|output|is|url|address|to"
+    r"(?:\b(?:such as|like|for example|e\.g\.|example|of the form|form|returns?|becomes?|input|output"
+    r"|is|url|address|to"
     r"|link|website|named|called|be)\s?:?,?|[=→]|->|[\[(,]\s?)\s?$",
     re.IGNORECASE,
 )
@@ -45,12 +49,15 @@ GAP = re.compile(r"[ \t]{2,}+")
 EMPTY_BRACKETS = re.compile(r"\((?:\s|[.,;:])?\)|\[\]")
 SPACE_BEFORE_STOP = re.compile(r"(?<=\w) (?=[.,;?!](?:\s|$))")
 STRAY_STOP = re.compile(r"(?<=[.?!])[ \t]?\.(?!\.)")
+WORTH_A_LOOK = re.compile(r"://|www\.|\]\(|\\(?:url|href)\b|\.(?:com|org|net|edu|io|ru|jp|cn)/")
 MOST_ROUNDS = 5
 
 
 def urls(draft: Draft, settings: RuleSettings) -> Repaired | None:
     """Takes out web addresses and the targets of links; a link's text stays."""
-    return change_prompt(draft, without_urls if draft.domain == "math" else without_urls_in_task, "addresses taken out")
+    return change_prompt(
+        draft, without_urls if draft.domain == "math" else without_urls_in_task, "addresses taken out"
+    )
 
 
 def without_urls(text: str) -> str:
@@ -65,9 +72,8 @@ def without_urls_in_task(text: str) -> str:
 
 def _settled(text: str, is_code: bool) -> str:
     for _ in range(MOST_ROUNDS):
-        if "://" not in text and "www." not in text and "](" not in text and "\\url" not in text and ".com/" not in text:
-            if "\\href" not in text and not re.search(r"\.(?:org|net|edu|io|ru|jp|cn)/", text):
-                break
+        if not WORTH_A_LOOK.search(text):
+            break
         before = text
         # Code only: an address may hold a dollar, and formulas hold no addresses.
         text = outside(text, _without_urls_in_task if is_code else _without_urls, ("code",))
@@ -109,7 +115,7 @@ def _changed(text: str, end: int, about: bool) -> str:
 
 
 def _is_quoted(text: str, start: int) -> bool:
-    return text[max(0, start - 1) : start] in ('"', "'", "“", "‘", "`") and start > 0  # noqa: RUF001
+    return text[max(0, start - 1) : start] in ('"', "'", "“", "‘", "`") and start > 0
 
 
 def _tidy(text: str) -> str:
