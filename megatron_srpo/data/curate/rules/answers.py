@@ -58,7 +58,7 @@ NO_PROSE = frozenset(
     million billion dozen one two three four five six seven eight nine ten eleven twelve twenty
     thirty forty fifty sixty seventy eighty ninety times euros euro rubles tonnes tons ton ounces
     ounce gallons gallon quarts integer integers real reals numbers number where with all
-    """.split()
+    """.split()  # noqa: SIM905
 )
 MOST_WORDS = 6  # of prose, beyond which it is a sentence without any verb
 MOST_WORDS_WITH_VERB = 3

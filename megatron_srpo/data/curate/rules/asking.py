@@ -84,7 +84,11 @@ def asks_blank(prose: str) -> bool:
 
 def asks_anything(prose: str) -> bool:
     """Whether there is any question, command or blank."""
-    return asks_for_value(prose) or OPEN_ASKED.search(prose) is not None or STRONG.search(prose) is not None
+    return (
+        "?" in prose
+        or any(pattern.search(prose) for pattern in (STRONG, VALUE_ASKED, OPEN_ASKED))
+        or asks_blank(prose)
+    )
 
 
 def count_asked(prose: str) -> int:

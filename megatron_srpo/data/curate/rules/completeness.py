@@ -86,8 +86,7 @@ ENOUGH_ENGLISH = 0.1  # of the words
 
 
 def missing(draft: Draft, settings: RuleSettings) -> str | None:
-    """Refuses what is incomplete: no prompt, no answer, a placeholder, a prompt that breaks off or "
-    "asks nothing."""
+    """Refuses what is incomplete: no prompt or answer, a prompt that breaks off or asks nothing."""
     prompt = draft.prompt.strip()
     if not any(map(str.isalnum, prompt)):
         return "no prompt"
@@ -151,9 +150,9 @@ def _ends_open(last: str, is_code: bool) -> bool:
 
 def _asks_nothing(prompt: str, prose: str) -> bool:
     """Whether there is neither a question nor a command nor a blank; a formula alone asks for itself."""
-    # The commands of other languages are not known here; the rule `language` refuses them.
-    if share_of_english(prose) < ENOUGH_ENGLISH:
-        return False
     if asks_anything(prose) or NAMES_NOTHING.fullmatch(prose):
         return False
-    return not (asks_blank(prompt) or EQUALS_WHAT.search(prompt[-LONGEST_SENTENCE:]))
+    if asks_blank(prompt) or EQUALS_WHAT.search(prompt[-LONGEST_SENTENCE:]):
+        return False
+    # The commands of other languages are not known here; the rule `language` refuses them.
+    return share_of_english(prose) >= ENOUGH_ENGLISH

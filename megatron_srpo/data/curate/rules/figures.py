@@ -6,7 +6,7 @@ import re
 
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.rule import RuleSettings
-from megatron_srpo.data.curate.rules.segments import prose_of, without_code
+from megatron_srpo.data.curate.rules.segments import mentions, prose_of, without_code
 
 DRAWN = re.compile(
     r"!\[[^\]\n]{0,200}\]\s?[(\[]|<img\b|<image>|<svg\b|\[(?:asy|img)\b|<asy>|\[/asy\]|\\includegraphics"
@@ -76,11 +76,25 @@ SHADING = re.compile(
     r"|\bshaded (?:\w+ )?(?:so|by|with|in (?:blue|red|gr[ae]y|black))\b",
     re.IGNORECASE,
 )
-WORTH_A_LOOK = re.compile(
-    r"figure|fig\.|diagram|picture|illustrat|image|sketch|photo|graph|drawing|chart|map|plot|histogram"
-    r"|number line|shade|shown"
-    r"|depict|pictured|spinner|grid|drawn",
-    re.IGNORECASE,
+WORTH_A_LOOK = (
+    *(
+        "figure",
+        "fig.",
+        "diagram",
+        "picture",
+        "illustrat",
+        "image",
+        "sketch",
+        "photo",
+        "graph",
+        "drawing",
+        "chart",
+    ),
+    *("map", "plot", "histogram", "number line", "shade", "shown", "depict", "spinner", "grid", "drawn", "shape"),
+)
+DRAWN_SIGNS = (
+    *("![", "<im", "<svg", "<asy", "<fig", "[asy", "[img", "[/asy", "[image", "[fig", "[diag", "[pic", "graphics"),
+    *("{tikz", "{asy", "{ps", "{pic", "{fig", "begin {", "mathpix"),
 )
 
 MARKDOWN_TABLE = re.compile(
@@ -116,10 +130,12 @@ NAMED_TABLE = re.compile(
 def image(draft: Draft, settings: RuleSettings) -> str | None:
     """Refuses what needs a picture."""
     prompt = without_code(draft.prompt)
-    drawn = DRAWN.search(prompt) or ("```" in draft.prompt and FENCED_DRAWING.search(draft.prompt))
+    drawn = (DRAWN.search(prompt) if mentions(prompt, DRAWN_SIGNS) else None) or (
+        "```" in draft.prompt and FENCED_DRAWING.search(draft.prompt)
+    )
     if drawn:
         return f"has a picture: {drawn[0][:40]}"
-    if not WORTH_A_LOOK.search(prompt):
+    if not mentions(prompt, WORTH_A_LOOK):
         return None
     prose = prose_of(draft.prompt)
     named = NAMED.search(prose) or (SHOWN.search(prose) if draft.domain == "math" else None)

@@ -8,7 +8,7 @@ from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.asking import OPEN_ASKED, VALUE_ASKED, asks_blank, count_asked
 from megatron_srpo.data.curate.rules.choices import choices_of
 from megatron_srpo.data.curate.rules.rule import RuleSettings
-from megatron_srpo.data.curate.rules.segments import MARK, prose_of
+from megatron_srpo.data.curate.rules.segments import MARK, mentions, prose_of
 
 ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii")
 _PLACE = rf"(?:(?<=\n)|(?<=^)|(?<=[.?!:;,{MARK})*]\s)|(?<=[a-z]\s)|(?<=[.?!]))"
@@ -20,6 +20,10 @@ PART = re.compile(
     r"|(?:Part|Question|Subproblem|Problem|Task|Subtask)\s(?P<part>[A-Ha-h]|\d|I{1,3}|IV|i{1,3})\b[.:)]?"
     r"|\((?:[Pp]art )(?P<named>[a-hA-H]|\d|i{1,3}|I{1,3})\)|(?P<circle>[①②③④⑤⑥])"
     r"|(?P<degree>\d)°\)?(?=\s[A-Z]))\*{0,2}"
+)
+# Without a second part there is no list.
+SECOND = re.compile(
+    r"(?<!\w)(?:[bB2]|ii|II)[).]|②|2°|\b(?:[Pp]art|Question|Problem|Task|Sub\w+)\s(?:[bB2]|ii|II)\b"
 )
 CIRCLED = "①②③④⑤⑥"
 CONDITIONS = re.compile(
@@ -74,6 +78,19 @@ PROOF_ANSWER = re.compile(
     r"|identity) (?:is proved|holds)|hence proved)[\s\W]*",
     re.IGNORECASE,
 )
+PROOF_WORDS = (
+    "prove",
+    "show",
+    "verif",
+    "demonstrat",
+    "establish",
+    "proof",
+    "justif",
+    "deduc",
+    "conclu",
+    "deriv",
+    "check",
+)
 IN_ORDER = re.compile(
     r"(?:^|[.!?;:,]\s|\n[-*>#\s]{0,4}|\b(?:and|then|hence|also|or)\s(?:also\s|then\s|hence\s"
     r"|thus\s)?)(?:find|compute|calculate|evaluate|determine|solve|how many|how much|what|give (?:the"
@@ -91,15 +108,12 @@ def multi_part(draft: Draft, settings: RuleSettings) -> str | None:
     if choices_of(draft) is not None:
         return None
     prose = prose_of(draft.prompt)
-    if _parts_that_ask(prose) >= ENOUGH:
+    if SECOND.search(prose) and _parts_that_ask(prose) >= ENOUGH:
         return "several parts that ask"
     if len(draft.answer) < 4000 and _answers_by_part(prose, draft.answer):
         return "an answer for each part"
-    questions = count_asked(prose)
-    if questions >= ENOUGH or AND_ASK.search(prose):
-        several = _count_answers(draft.answer) >= ENOUGH
-        if several and (questions >= ENOUGH or AND_ASK.search(prose)):
-            return "several questions, and as many answers"
+    if _count_answers(draft.answer) >= ENOUGH and (count_asked(prose) >= ENOUGH or AND_ASK.search(prose)):
+        return "several questions, and as many answers"
     return None
 
 
@@ -191,6 +205,8 @@ def proof(draft: Draft, settings: RuleSettings) -> str | None:
     if PROOF_ANSWER.fullmatch(draft.answer[:100]) and draft.answer.strip():
         return "the answer is a proof"
     prose = prose_of(draft.prompt)
+    if not mentions(prose, PROOF_WORDS):
+        return None
     found = next(
         (found for found in PROOF.finditer(prose) if not NOT_A_PROOF.match(prose, found.start() + _lead(found))),
         None,

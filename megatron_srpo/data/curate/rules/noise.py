@@ -105,7 +105,23 @@ TEMPLATES = re.compile(
     r"|answer)[^\n.]{0,30}\.?"
     r"|### Answer: \(use the provided format with backticks\)"
 )
-WORD_BEFORE = re.compile(r"\b(?:19|20)\d\d$")
+TAIL_ENDS = ")]）】*_:：}"
+TAIL_WORDS = (
+    *(
+        "Solution",
+        "SOLUTION",
+        "Ans",
+        "ANS",
+        "Proposed",
+        "Source",
+        "Author",
+        "Difficulty",
+        "Tag",
+        "Topic",
+        "rom the",
+    ),
+    *("Category", "AMC", "AIME", "HMMT", "USAMO", "IMO"),
+)
 LONGEST_HEAD = 12  # labels in a row
 NEXT_NUMBER = re.compile(r"\s{0,4}(\d{1,2})([.)])")
 
@@ -128,7 +144,9 @@ def _without_noise(text: str) -> str:
         text = TRANSLATE.sub("", text)
     if "step by step" in text or "Answer:" in text:
         text = TEMPLATES.sub("", text)
-    if "oint" in text or "ark" in text or "pts" in text or "分" in text:
+    if ("(" in text or "[" in text or "（" in text) and (
+        "oint" in text or "ark" in text or "pts" in text or "分" in text
+    ):
         text = INNER_POINTS.sub("", text)
     if text != before:
         text = _without_head(text.lstrip())
@@ -171,6 +189,8 @@ def _without_tail(text: str) -> str:
     # Every pattern is anchored at the end, and none is longer than this.
     start = max(0, len(end) - 400)
     last = end[start:]
+    if last[-1:] not in TAIL_ENDS and not any(word in last for word in TAIL_WORDS):
+        return text
     for _ in range(LONGEST_HEAD):
         found = TAIL.search(last)
         if found is None:

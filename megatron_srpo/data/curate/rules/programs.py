@@ -7,7 +7,7 @@ import re
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.asking import sentences
 from megatron_srpo.data.curate.rules.rule import RuleSettings
-from megatron_srpo.data.curate.rules.segments import squeezed, without_marks
+from megatron_srpo.data.curate.rules.segments import mentions, squeezed, without_marks
 
 # A sentence that tells the program, or who writes it, what to do; all others are the story.
 TASK = re.compile(
@@ -220,11 +220,52 @@ NOT_INTERACTIVE = re.compile(
 )
 
 
+# What each rule's patterns need somewhere; a text without any of these is not searched.
+ENVIRONMENT_WORDS = tuple(
+    """
+    numpy np. pd. torch tensor keras sklearn scikit scipy matplotlib seaborn plotly cv jax face xgboost lightgbm nltk spacy
+    sqlalchemy fastapi spark hadoop kafka pygame tkinter pyqt selenium soup scrapy kubernetes docker nginx redis mongo
+    postgres sql jquery node express angular vue react spring opengl cuda opencl vulkan unity arduino raspberry aws
+    azure firebase networkx sympy tune celery airflow pandas panda flask django dask pillow polars statsmodels streamlit
+    rails laravel svelte android ios swing qt gradio neural gpu tpu database orm bash shell command process crontab
+    chmod systemd makefile environment terminal powershell awk console windows dataframe system data
+    """.split()  # noqa: SIM905
+)
+FILE_WORDS = (
+    "file",
+    ".txt",
+    ".csv",
+    ".in",
+    ".out",
+    ".json",
+    ".dat",
+    ".log",
+    ".xml",
+    "directory",
+    "path",
+    ".y",
+    ".md",
+    ".p",
+)
+FILE_CALL_WORDS = ("open", "csv", "json.", "os.", "file.", "ifstream", "pathlib", "shutil", ".readline")
+NETWORK_WORDS = tuple(
+    """
+    http get post put api ajax web url internet wikipedia online server site html page socket mail smtp ftp ssh imap
+    telnet mqtt grpc port ping
+    """.split()  # noqa: SIM905
+)
+NETWORK_CALL_WORDS = ("urllib", "requests", "socket", "http", "aiohttp", "soup", "fetch(")
+INTERACTIVE_WORDS = ("interact", "flush", "ask", "jury", "judge", "grader", "quer", "api", "endl", "the system")
+LANGUAGE_NAMES = re.compile(_LANGUAGE + r"|\b(?:C|R|Go|D)\b|```|~~~")
+
+
 def environment(draft: Draft, settings: RuleSettings) -> str | None:
     """Refuses what needs more than a plain Python: libraries, a GPU, a database, another language."""
     text = _text(draft)
-    found = IMPORTS.search(text) or _in_task(text, LIBRARIES, LIBRARIES_IN_CONTEXT, MACHINES, DATABASES, COMMANDS)
-    if found is None:
+    found = IMPORTS.search(text) if "import" in text or "from" in text else None
+    if found is None and mentions(text, ENVIRONMENT_WORDS):
+        found = _in_task(text, LIBRARIES, LIBRARIES_IN_CONTEXT, MACHINES, DATABASES, COMMANDS)
+    if found is None and LANGUAGE_NAMES.search(text):
         found = _other_language(text)
     return f"needs {found[0].strip()[:60]}" if found else None
 
@@ -232,8 +273,8 @@ def environment(draft: Draft, settings: RuleSettings) -> str | None:
 def file_io(draft: Draft, settings: RuleSettings) -> str | None:
     """Refuses reading or writing files."""
     text = _text(draft)
-    found = FILE_CALLS.search(text)
-    if found is None and re.search(r"(?i)file|\.(?:txt|csv|in|out|json|dat|inp|log|xml)\b", text):
+    found = FILE_CALLS.search(text) if mentions(text, FILE_CALL_WORDS) else None
+    if found is None and mentions(text, FILE_WORDS):
         found = _in_task(text, FILES) or NAMED_FILES.search(text)
         if found and STANDARD.search(text) and not re.search(r"\.\w{2,4}\b", found[0]):
             found = None
@@ -243,14 +284,16 @@ def file_io(draft: Draft, settings: RuleSettings) -> str | None:
 def network(draft: Draft, settings: RuleSettings) -> str | None:
     """Refuses using a network."""
     text = _text(draft)
-    found = NETWORK_CALLS.search(text) or _in_task(text, NETWORK)
+    found = NETWORK_CALLS.search(text) if mentions(text, NETWORK_CALL_WORDS) else None
+    if found is None and mentions(text, NETWORK_WORDS):
+        found = _in_task(text, NETWORK)
     return f"uses a network: {found[0].strip()[:60]}" if found else None
 
 
 def interactive(draft: Draft, settings: RuleSettings) -> str | None:
     """Refuses interaction with a judge."""
     text = _text(draft)
-    found = INTERACTIVE.search(text)
+    found = INTERACTIVE.search(text) if mentions(text, INTERACTIVE_WORDS) else None
     if found is None or NOT_INTERACTIVE.search(text):
         return None
     return f"interactive: {found[0].strip()[:60]}"

@@ -145,6 +145,12 @@ def without_code(text: str) -> str:
     return squeezed("".join(MARK_CODE if kind == "code" else piece for kind, piece in segments(text)))
 
 
+def mentions(text: str, words: tuple[str, ...]) -> bool:
+    """Whether any of the words, in small letters, is in the text: a cheap look before a pattern searches."""
+    small = text.lower()
+    return any(word in small for word in words)
+
+
 def squeezed(text: str) -> str:
     """The text with one space for many, and one line break for many."""
     return LINE_BREAKS.sub("\n", SPACES.sub(" ", text)).strip()

@@ -10,7 +10,7 @@ from functools import lru_cache
 from megatron_srpo.data.code_tests import CodeTests, parse_tests
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.rule import RuleSettings
-from megatron_srpo.data.curate.rules.segments import prose_of
+from megatron_srpo.data.curate.rules.segments import mentions, prose_of
 from megatron_srpo.errors import SrpoError
 
 ANY_ANSWER = re.compile(
@@ -87,6 +87,8 @@ CLOCK_GIVEN = re.compile(
     r"|first line|contains?|integers?)\b",
     re.IGNORECASE,
 )
+CHANCE_WORDS = ("random", "shuffle", "uuid", "probability", "equally")
+CLOCK_WORDS = ("current", "today", "system", "local", "present", "actual", "time", "now")
 WHITE_SPACE = re.compile(r"\s+")
 RELATIVE = 1e-6
 
@@ -131,14 +133,14 @@ def tests_nondeterministic(draft: Draft, settings: RuleSettings) -> str | None:
         several = ANY_ANSWER.search(prose) if WORTH_A_LOOK.search(prose) else None
         if several and not ORDER_OF_INPUT.fullmatch(several[0]):
             return f"several answers are right, and there is no checker: {several[0][:60]}"
-    chance = RANDOM.search(prose) if re.search(r"(?i)random|shuffle|uuid|probability|equally", prose) else None
+    chance = RANDOM.search(prose) if mentions(prose, CHANCE_WORDS) else None
     if chance and not ANALYSED.search(prose):
         return f"depends on chance: {chance[0].strip(' .')[:60]}"
     return _clock(prose)
 
 
 def _clock(prose: str) -> str | None:
-    found = CLOCK.search(prose)
+    found = CLOCK.search(prose) if mentions(prose, CLOCK_WORDS) else None
     if found is None:
         return None
     start = max(prose.rfind(".", 0, found.start()), prose.rfind("\n", 0, found.start())) + 1
