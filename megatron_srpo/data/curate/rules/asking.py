@@ -39,6 +39,11 @@ _POLITE = (
 )
 VALUE_ASKED = re.compile(rf"{_START}{_POLITE}(?:{_VALUE})\b", re.IGNORECASE)
 OPEN_ASKED = re.compile(rf"{_START}{_POLITE}(?:{_OPEN})\b", re.IGNORECASE)
+# Of these, what is a question of its own; `list them in order` and `round to tenths` are not.
+COUNTED = re.compile(
+    rf"{_START}{_POLITE}(?:find|compute|calculate|evaluate|determine|simplify|solve|what|how many|how much|factor|state)\b",
+    re.IGNORECASE,
+)
 STRONG = re.compile(
     r"\b(?:find|compute|calculate|evaluate|determine|simplify|solve|how many|how much|what|prove"
     r"|show that|verify that|asked|output|print|return)\b",
@@ -98,5 +103,5 @@ def count_asked(prose: str) -> int:
         if "?" in sentence:
             asked += max(1, sentence.count("?"))
         else:
-            asked += len(VALUE_ASKED.findall(sentence))
+            asked += len(COUNTED.findall(sentence))
     return asked

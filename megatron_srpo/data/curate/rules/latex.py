@@ -128,8 +128,7 @@ def _with_single_backslashes(text: str) -> str:
 
 
 def _is_escaped(text: str) -> bool:
-    """Whether two backslashes are nowhere a line break: where four are, or none is before anything "
-    "but a command."""
+    """Whether two backslashes are nowhere a line break, as in JSON that was escaped once too often."""
     rest = DOUBLED.sub("", text)
     return "\\\\\\\\" in text or not re.search(r"\\\\(?=\s|[a-z\d&-])", rest) or ROWS.search(text) is not None
 

@@ -27,7 +27,7 @@ SECOND = re.compile(
 )
 CIRCLED = "①②③④⑤⑥"
 CONDITIONS = re.compile(
-    r"\b(?:such that|satisf\w+|conditions?|properties|property|if|with|where|following (?:rules"
+    r"\b(?:such that|for which|in which|satisf\w+|conditions?|properties|property|if|with|where|following (?:rules"
     r"|statements|facts|operations|holds|hold|moves)|rules"
     r"|statements|equations|given that|so that|when|axioms|whenever|both|assume|suppose|defined by"
     r"|as follows|hold|operations|steps|options|true)"

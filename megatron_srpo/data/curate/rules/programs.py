@@ -107,7 +107,7 @@ _MADE = (
 )
 OTHER_LANGUAGE = re.compile(
     r"\b(?i:write|implement|create|develop|define|design|code|build|complete|provide|make|give|produce"
-    rf"|construct|fix|debug|refactor|solve|translate|convert|program)\b[^.?!\n]{{0,100}}?(?:"
+    rf"|construct|fix|debug|refactor|solve|translate|convert)\b[^.?!\n]{{0,100}}?(?:"
     rf"(?:\b|(?<=[\s`])){_LANGUAGE}[`]? (?:\w+ ){{0,2}}?{_MADE}(?:s|es)?\b|\b(?i:in|using|into|to"
     rf"|with) (?:the )?[`]?(?:{_LANGUAGE}|(?:C|R|Go|D)(?= ?(?:language|program|function|[.,:;)]|$| that"
     r"| to| which| using| with| and)))(?![\w'])[`]?(?! ?(?:or|/|, ) ?(?:[\w+#]+ ?(?:or|/"
@@ -223,12 +223,14 @@ NOT_INTERACTIVE = re.compile(
 # What each rule's patterns need somewhere; a text without any of these is not searched.
 ENVIRONMENT_WORDS = tuple(
     """
-    numpy np. pd. torch tensor keras sklearn scikit scipy matplotlib seaborn plotly cv jax face xgboost lightgbm nltk spacy
-    sqlalchemy fastapi spark hadoop kafka pygame tkinter pyqt selenium soup scrapy kubernetes docker nginx redis mongo
-    postgres sql jquery node express angular vue react spring opengl cuda opencl vulkan unity arduino raspberry aws
-    azure firebase networkx sympy tune celery airflow pandas panda flask django dask pillow polars statsmodels streamlit
-    rails laravel svelte android ios swing qt gradio neural gpu tpu database orm bash shell command process crontab
-    chmod systemd makefile environment terminal powershell awk console windows dataframe system data
+    numpy np. pd. torch tensor keras sklearn scikit scipy matplotlib seaborn plotly cv jax face
+    xgboost lightgbm nltk spacy sqlalchemy fastapi spark hadoop kafka pygame tkinter pyqt selenium
+    soup scrapy kubernetes docker nginx redis mongo postgres sql jquery node express angular vue
+    react spring opengl cuda opencl vulkan unity arduino raspberry aws azure firebase networkx sympy
+    tune celery airflow pandas panda flask django dask pillow polars statsmodels streamlit rails
+    laravel svelte android ios swing qt gradio neural gpu tpu database orm bash shell command
+    process crontab chmod systemd makefile environment terminal powershell awk console windows
+    dataframe system data
     """.split()  # noqa: SIM905
 )
 FILE_WORDS = (
@@ -250,8 +252,8 @@ FILE_WORDS = (
 FILE_CALL_WORDS = ("open", "csv", "json.", "os.", "file.", "ifstream", "pathlib", "shutil", ".readline")
 NETWORK_WORDS = tuple(
     """
-    http get post put api ajax web url internet wikipedia online server site html page socket mail smtp ftp ssh imap
-    telnet mqtt grpc port ping
+    http request api ajax web url internet wikipedia online server website html page socket mail
+    smtp ftp ssh imap telnet mqtt grpc ping
     """.split()  # noqa: SIM905
 )
 NETWORK_CALL_WORDS = ("urllib", "requests", "socket", "http", "aiohttp", "soup", "fetch(")
