@@ -121,7 +121,7 @@ FRAGMENTS = st.sampled_from(
 )
 TEXTS = st.lists(FRAGMENTS, max_size=14).map("".join) | st.text(max_size=40)
 DOMAINS = st.sampled_from(["math", "code"])
-SIZE = 1_000_000
+SIZE = 100_000  # with a megabyte all takes ten times as long, which is minutes
 ADVERSARIAL = [
     *(
         " ",
@@ -277,11 +277,12 @@ def test_segments_are_the_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=_rule_id)
-def test_a_megabyte_of_anything_takes_no_time(rule: Rule) -> None:
-    """Of a tenth of the size, so that the tests do not take minutes; time in proportion to it."""
+def test_a_long_run_of_anything_takes_no_time(rule: Rule) -> None:
     for piece in ADVERSARIAL:
-        text = "Find " + piece * (SIZE // 10 // len(piece)) + " x."
-        draft = Draft(rule.domains[0], text, text, tests=text)
+        text = "Find " + piece * (SIZE // len(piece)) + " x."
+        # A long answer is refused at once; then the prompt is looked at only with a short one.
+        answer = "4" if rule.name == "unverifiable" else text
+        draft = Draft(rule.domains[-1], text, answer, tests=text)
         started = time.process_time()
         function = rule.repair or rule.check
         assert function is not None

@@ -41,9 +41,16 @@ VALUE_ASKED = re.compile(rf"{_START}{_POLITE}(?:{_VALUE})\b", re.IGNORECASE)
 OPEN_ASKED = re.compile(rf"{_START}{_POLITE}(?:{_OPEN})\b", re.IGNORECASE)
 # Of these, what is a question of its own; `list them in order` and `round to tenths` are not.
 COUNTED = re.compile(
-    rf"{_START}{_POLITE}(?:find|compute|calculate|evaluate|determine|simplify|solve|what|how many|how much|factor|state)\b",
+    rf"{_START}{_POLITE}(?:find|compute|calculate|evaluate|determine|simplify|solve|what|how many|how much"
+    r"|factor|state)\b",
     re.IGNORECASE,
 )
+NAMED = re.compile(
+    r"(?:the )?(?:half|twice|double|derivative|integral|area|sum|product|square root|cube root|difference|quotient|volume"
+    r"|perimeter|inverse|limit|roots|solutions?|number) of\b[^.]{1,80}\.?$",
+    re.IGNORECASE,
+)
+"""What is asked for is named and nothing else: `Derivative of x^3`."""
 STRONG = re.compile(
     r"\b(?:find|compute|calculate|evaluate|determine|simplify|solve|how many|how much|what|prove"
     r"|show that|verify that|asked|output|print|return)\b",
@@ -89,6 +96,8 @@ def asks_blank(prose: str) -> bool:
 
 def asks_anything(prose: str) -> bool:
     """Whether there is any question, command or blank."""
+    if "?" in prose or NAMED.match(prose):
+        return True
     return (
         "?" in prose
         or any(pattern.search(prose) for pattern in (STRONG, VALUE_ASKED, OPEN_ASKED))

@@ -16,7 +16,7 @@ LETTERS = "ABCDEFGH"
 _COMMAND = r"\\(?:text|textbf|mathrm|mathbf|textsf|textup|rm|bf|mathit)\s?\{?\s?\{?\s?"
 # (A) \textbf{(A)} $\mathrm{(A)}$ **A.** A) A. A: -- the style is what stands around the letter.
 MARKER = re.compile(
-    rf"(?<![A-Za-z\d\\])(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<inner>{_COMMAND})?(?P<letter>[A-Ha-h])\s?(?(inner)\}}?)\s?"
+    rf"(?:(?<![A-Za-z\d\\])|(?=\\[tmrb]))(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<inner>{_COMMAND})?(?P<letter>[A-Ha-h])\s?(?(inner)\}}?)\s?"
     r"(?P<close>[)）\].:、．])(?:\s?\})?(?:\s?\})?(?:\*\*)?(?:\\?[:.])?(?:\\ |~|\\[,;:]|\\q?quad"
     r"|\s?\$(?=\s))?(?P<after>\s?)"
 )

@@ -58,6 +58,8 @@ NAMED = re.compile(
     re.IGNORECASE,
 )
 SHOWN = re.compile(
+    r"\b(?:in|on|of|the|each) (?:[a-z]{3,14} ){1,2}shown(?=[.,?])"
+    r"|\b(?:based on|according to|from|using|use) the (?:graph|chart|drawing|map|image|number line)(?=[,.]|$)|"
     r"\b(?:as|is|are) (?:shown|pictured|depicted|illustrated)(?:,|\.| below(?![^.]{0,40}:)| above"
     r"| here| at (?:the )?(?:right|left)"
     r"| (?:to|on) the (?:right|left)|\?|$)"

@@ -49,6 +49,7 @@ MONEY = re.compile(r"[ ~]?\d[\d,]*(?:\.\d+)?(?![\w^\\+*/={(<>]|\s?[+*/=^<>\\]| -
 MONEY_AT_END = re.compile(r"\bin\s?(?:us)?\$$", re.IGNORECASE)
 BRACES = re.compile(r"\\\\|\\[{}]|[{}]")
 SIDES = re.compile(r"\\(?:(left)|right)(?![A-Za-z])")
+NO_DELIMITER = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*(?:[=+\w,]|\$|$)")
 ENDS = re.compile(r"\\(begin|end)\s?\{([a-zA-Z]+)\*?\}")
 DELIMITERS = re.compile(r"\\\\|\\[()\[\]]")
 COMMAND_WITH_BRACE = re.compile(r"\\[A-Za-z]+\s?[{}]|\}\{|[_^]\{")
@@ -229,6 +230,8 @@ def _unbalanced(text: str, braces: bool = True) -> str | None:
     sides = [bool(side[1]) for side in SIDES.finditer(text)]
     if sides.count(True) != sides.count(False):
         return "\\left without \\right"
+    if NO_DELIMITER.search(text):
+        return "\\left or \\right without a bracket"
     ends = [side[1] for side in ENDS.finditer(text)]
     if ends.count("begin") != ends.count("end"):
         return "\\begin without \\end"
