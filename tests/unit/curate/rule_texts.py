@@ -225,6 +225,15 @@ REFUSED_MATH: dict[str, list[str | tuple[str, str]]] = {
 
 # Rows of mathematics that no check may refuse.
 CLEAN_MATH: list[tuple[str, str]] = [
+    ("Half of 18", "9"),
+    ("Derivative of $x^3$", "3x^2"),
+    (
+        "Determine all triples $(x,y,z)$ of positive integers for which: (i) $x+y+z=3$; (ii) $xyz$ is odd.",
+        "(1,1,1)",
+    ),
+    ("Find the roots of $x^2-5x+6$, and write the larger root first.", "3, 2"),
+    ("What are the mean and the median of 1, 2, 6?", "3, 2"),
+    ("Mary bought 3 pens at $1.50 each and paid with a $20 bill. How much change did she get?", "$15.50"),
     ("2+2=?", "4"),
     ("Compute $7!$.", "5040"),
     ("Simplify $\\sqrt{50}$.", "5\\sqrt{2}"),

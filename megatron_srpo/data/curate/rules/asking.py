@@ -46,8 +46,8 @@ COUNTED = re.compile(
     re.IGNORECASE,
 )
 NAMED = re.compile(
-    r"(?:the )?(?:half|twice|double|derivative|integral|area|sum|product|square root|cube root|difference|quotient|volume"
-    r"|perimeter|inverse|limit|roots|solutions?|number) of\b[^.]{1,80}\.?$",
+    r"(?:the )?(?:half|twice|double|derivative|integral|area|sum|product|square root|cube root|difference"
+    r"|quotient|volume|perimeter|inverse|limit|roots|solutions?|number) of\b[^.]{1,80}\.?$",
     re.IGNORECASE,
 )
 """What is asked for is named and nothing else: `Derivative of x^3`."""
