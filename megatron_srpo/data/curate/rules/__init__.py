@@ -14,7 +14,8 @@ from megatron_srpo.data.curate.rules.latex import broken_latex, latex
 from megatron_srpo.data.curate.rules.markup import markdown
 from megatron_srpo.data.curate.rules.multipart import multi_part, proof
 from megatron_srpo.data.curate.rules.noise import noise
-from megatron_srpo.data.curate.rules.programs import environment, file_io, interactive, network
+from megatron_srpo.data.curate.rules.programs import environment
+from megatron_srpo.data.curate.rules.resources import file_io, interactive, network
 from megatron_srpo.data.curate.rules.rule import Rule, RuleSettings
 from megatron_srpo.data.curate.rules.tests import tests_inconsistent, tests_missing, tests_nondeterministic
 from megatron_srpo.data.curate.rules.urls import urls

@@ -8,6 +8,22 @@ from dataclasses import replace
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.rule import Repaired
 
+MOST_ROUNDS = 6
+
+
+def settled(text: str, change: Callable[[str], str], *earlier: Callable[[str], str]) -> str:
+    """A text after a change; where it did something, the earlier repairs look again at what it has laid open."""
+    changed = change(text)
+    if changed == text:
+        return text
+    for _ in range(MOST_ROUNDS):
+        before = changed
+        for repair in (*earlier, change):
+            changed = repair(changed)
+        if changed == before:
+            break
+    return changed
+
 
 def change_prompt(draft: Draft, change: Callable[[str], str], note: str) -> Repaired | None:
     """The draft with its prompt changed; None where nothing changes."""

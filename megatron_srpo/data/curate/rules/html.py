@@ -92,7 +92,7 @@ def _without_tags(text: str) -> str:
         paired = name in opened if tag["close"] else name in closed
         if not paired and (name in SHORT.split("|") or name in ("var", "label", "title", "main", "form")):
             return tag[0] if not tag["attributes"] else ""
-        if name == "p" and not paired and text[tag.start() - 1 : tag.start()].isalnum():
+        if name == "p" and not paired and not tag["close"] and text[tag.start() - 1 : tag.start()].isalnum():
             return tag[0]
         return _meaning(name, bool(tag["close"]), paired)
 

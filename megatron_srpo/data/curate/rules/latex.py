@@ -6,7 +6,8 @@ import re
 from dataclasses import replace
 
 from megatron_srpo.data.curate.draft import Draft
-from megatron_srpo.data.curate.rules.fields import change_fields
+from megatron_srpo.data.curate.rules.fields import change_fields, settled
+from megatron_srpo.data.curate.rules.html import without_html
 from megatron_srpo.data.curate.rules.latex_names import (
     COMMANDS,
     EATEN,
@@ -14,8 +15,11 @@ from megatron_srpo.data.curate.rules.latex_names import (
     EATEN_SPACE_IN_FORMULA,
     LETTER,
 )
+from megatron_srpo.data.curate.rules.markup import without_markdown
+from megatron_srpo.data.curate.rules.noise import without_noise
 from megatron_srpo.data.curate.rules.rule import Repaired, RuleSettings
 from megatron_srpo.data.curate.rules.segments import Segment, segments, without_marks
+from megatron_srpo.data.curate.rules.urls import without_urls
 
 CONTROL = re.compile(EATEN)
 LOST_SPACE = re.compile("|".join(f"{space}(?=(?:{rest})(?![a-z]))" for space, rest in EATEN_SPACE.items()))
@@ -65,12 +69,15 @@ MOST_ROUNDS = 5
 
 def latex(draft: Draft, settings: RuleSettings) -> Repaired | None:
     """Repairs LaTeX that was escaped or decoded wrongly, in prompt and answer."""
-    plain = change_fields(draft, repaired, "LaTeX repaired")
-    source, note = plain or (draft, "")
-    answer = repaired_answer(source.answer)
-    if answer != source.answer:
-        return replace(source, answer=answer), note or "LaTeX repaired: answer"
-    return plain
+    # A dollar at the start may have hidden a label.
+    earlier = (without_html, without_urls, without_noise, without_markdown)
+    prompt = settled(draft.prompt, repaired, *earlier)
+    plain = change_fields(replace(draft, prompt=""), repaired, "LaTeX repaired")
+    changed = replace(plain[0] if plain else draft, prompt=prompt)
+    changed = replace(changed, answer=repaired_answer(changed.answer))
+    if changed == draft:
+        return None
+    return changed, f"LaTeX repaired: {'answer' if prompt == draft.prompt else 'prompt'}"
 
 
 def repaired(text: str) -> str:

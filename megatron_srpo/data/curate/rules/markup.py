@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from megatron_srpo.data.curate.draft import Draft
-from megatron_srpo.data.curate.rules.fields import change_prompt
+from megatron_srpo.data.curate.rules.fields import change_prompt, settled
+from megatron_srpo.data.curate.rules.html import without_html
 from megatron_srpo.data.curate.rules.noise import without_noise
 from megatron_srpo.data.curate.rules.rule import Repaired, RuleSettings
 from megatron_srpo.data.curate.rules.segments import MARK, outside
+from megatron_srpo.data.curate.rules.urls import without_urls
 
 # Emphasis: stars that touch what they emphasise, and no number or letter on the other side.
 BOLD_ITALIC = re.compile(r"(?<![\w*])\*\*\*(?=[^\s*])([^*\n]{1,2000}+)(?<!\s)\*\*\*(?!\*)")
@@ -33,12 +35,13 @@ MOST_ROUNDS = 4
 
 def markdown(draft: Draft, settings: RuleSettings) -> Repaired | None:
     """Takes out marks of Markdown: emphasis, headings, quotes, lines and escaped signs."""
-    return change_prompt(draft, without_markdown, "marks taken out")
+    # A mark may have hidden a label.
+    earlier = (without_html, without_urls, without_noise)
+    return change_prompt(draft, lambda text: settled(text, without_markdown, *earlier), "marks taken out")
 
 
 def without_markdown(text: str) -> str:
     """A text without marks of Markdown outside its formulas and code."""
-    before = text
     for _ in range(MOST_ROUNDS):
         if not SIGNS.search(text):
             break
@@ -46,8 +49,7 @@ def without_markdown(text: str) -> str:
         if changed == text:
             break
         text = changed
-    # A heading may have hidden a label.
-    return text if text == before else without_noise(text)
+    return text
 
 
 def _plain(text: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 
 from megatron_srpo.data.curate.draft import Draft
-from megatron_srpo.data.curate.rules.fields import change_prompt
+from megatron_srpo.data.curate.rules.fields import change_prompt, settled
+from megatron_srpo.data.curate.rules.html import without_html
 from megatron_srpo.data.curate.rules.rule import Repaired, RuleSettings
 from megatron_srpo.data.curate.rules.segments import MARK, outside
+from megatron_srpo.data.curate.rules.urls import without_urls, without_urls_in_task
 
 MARKUP = r"(?:[#>*_]{1,6}[ \t]{0,4}){0,4}"
 NUMBER = r"(?:[A-Z]{0,2}[-.]?\d{1,4}(?:[.\-/]\d{1,3}){0,3}[a-z]?|[IVX]{1,5}|[A-Z](?![a-z]))"
@@ -128,7 +130,10 @@ NEXT_NUMBER = re.compile(r"\s{0,4}(\d{1,2})([.)])")
 
 def noise(draft: Draft, settings: RuleSettings) -> Repaired | None:
     """Takes out what belongs to the place where the problem stood: its number, points, source, and the like."""
-    return change_prompt(draft, without_noise, "labels taken out")
+    addresses = without_urls if draft.domain == "math" else without_urls_in_task
+    return change_prompt(
+        draft, lambda text: settled(text, without_noise, without_html, addresses), "labels taken out"
+    )
 
 
 def without_noise(text: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 from megatron_srpo.data.curate.draft import Draft
-from megatron_srpo.data.curate.rules.fields import change_prompt
+from megatron_srpo.data.curate.rules.encoding import decoded, decoded_code
+from megatron_srpo.data.curate.rules.fields import change_prompt, settled
+from megatron_srpo.data.curate.rules.html import without_html
 from megatron_srpo.data.curate.rules.rule import Repaired, RuleSettings
 from megatron_srpo.data.curate.rules.segments import outside
 
@@ -55,9 +57,8 @@ MOST_ROUNDS = 5
 
 def urls(draft: Draft, settings: RuleSettings) -> Repaired | None:
     """Takes out web addresses and the targets of links; a link's text stays."""
-    return change_prompt(
-        draft, without_urls if draft.domain == "math" else without_urls_in_task, "addresses taken out"
-    )
+    change, decode = (without_urls, decoded) if draft.domain == "math" else (without_urls_in_task, decoded_code)
+    return change_prompt(draft, lambda text: settled(text, change, decode, without_html), "addresses taken out")
 
 
 def without_urls(text: str) -> str:
