@@ -42,7 +42,9 @@ def answer(*answers: str) -> Plant:
 
 def _html(row: Row, rng: random.Random) -> None:
     text = row["prompt"].strip().replace(" ", "&nbsp;", 1)
-    row["prompt"] = rng.choice(("<p>{}</p>", "<div>{}<br/></div>", "<b>Task</b><br>{}", "{}<br />")).format(text)
+    row["prompt"] = rng.choice(("<p>{}</p>", "<div>{}<br/></div>", "<i>Take care.</i><br>{}", "{}<br />")).format(
+        text
+    )
 
 
 def _encoding(row: Row, rng: random.Random) -> None:
@@ -78,10 +80,10 @@ MATHEMATICS: dict[str, Plant] = {
         "{} www.example.net",
     ),
     "noise": prompt("Problem 14. {}", "Question 3: {}", "{} (10 points)", "Example 5. {}", "## Task 4\n{}"),
-    "markdown": prompt("**Task** {}", "# Task\n\n{}", "> {}", "__Careful:__ {}"),
+    "markdown": prompt("**Task** {}", "# Take care\n\n{}", "> {}", "__Careful:__ {}"),
     "latex": _latex,
     "multiple_choice": _choices,
-    "missing": answer("", "N/A", "none", "see solution", "-"),
+    "missing": answer("", "N/A", "null", "see solution", "-"),
     "multi_part": instead(
         "A box holds # red balls. (a) How many are there after 5 are taken? (b) How many after 10 are added?",
         "Let $f(x) = x^2 + #$. (1) Find $f(2)$. (2) Find $f(3)$.",
@@ -114,7 +116,7 @@ MATHEMATICS: dict[str, Plant] = {
     "broken_latex": prompt(
         "{} Note that $\\frac{1}{2 is half.", "{} Let $\\left( x + 1 be given.", "{} and \\sqrt{2"
     ),
-    "answer_unread": answer("\\frac{3}{", "((2,", "\\begin{", "5 +* / 7"),
+    "answer_unread": answer("(3, )", "((2,", "7 \\times", "5 +* / 7"),
     "solution_disagrees": _wrong_solution,
 }
 

@@ -40,7 +40,6 @@ TRIVIAL_CALL: tuple[str, ...] = (
     *map(repr, VALUES),
     "arguments[0] if arguments else None",
     "arguments[-1] if arguments else None",
-    "len(arguments[0]) if arguments and hasattr(arguments[0], '__len__') else None",
 )
 
 

@@ -16,7 +16,8 @@ LETTERS = "ABCDEFGH"
 _COMMAND = r"\\(?:text|textbf|mathrm|mathbf|textsf|textup|rm|bf|mathit)\s?\{?\s?\{?\s?"
 # (A) \textbf{(A)} $\mathrm{(A)}$ **A.** A) A. A: -- the style is what stands around the letter.
 MARKER = re.compile(
-    rf"(?:(?<![A-Za-z\d\\])|(?=\\[tmrb]))(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<inner>{_COMMAND})?(?P<letter>[A-Ha-h])\s?(?(inner)\}}?)\s?"
+    rf"(?:(?<![A-Za-z\d\\])"
+    rf"|(?=\\[tmrb]))(?:\$(?=[\\({{A-Ha-h*]))?(?:\*\*)?(?:\$(?=[\\({{A-Ha-h]))?(?P<command>{_COMMAND})?(?:(?P<open>[(（\[])\s?)?(?P<inner>{_COMMAND})?(?P<letter>[A-Ha-h])\s?(?(inner)\}}?)\s?"
     r"(?P<close>[)）\].:、．])(?:\s?\})?(?:\s?\})?(?:\*\*)?(?:\\?[:.])?(?:\\ |~|\\[,;:]|\\q?quad"
     r"|\s?\$(?=\s))?(?P<after>\s?)"
 )
@@ -163,7 +164,8 @@ def _can_start(prompt: str, marker: re.Match[str]) -> bool:
     if marker["close"] in ".:" and not marker["after"] and prompt[marker.end() : marker.end() + 1] != "$":
         return False
     if marker["close"] == ":" or marker["letter"].islower():
-        return before.strip(" *>-") == "" or before.rstrip(" *>-").endswith(("\n", "?", ":"))
+        ends = ("\n", "?", ":", ";") if marker["letter"].isupper() else ("\n", "?", ":")
+        return before.strip(" *>-") == "" or before.rstrip(" *>-").endswith(ends)
     return BEFORE_PLAIN.search(before) is not None
 
 

@@ -8,6 +8,7 @@ from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.asking import EQUALS_WHAT, FILL_IN, FILL_IN_STARTS, asks_anything, asks_blank
 from megatron_srpo.data.curate.rules.choices import choices_of
 from megatron_srpo.data.curate.rules.language import share_of_english
+from megatron_srpo.data.curate.rules.latex import broken
 from megatron_srpo.data.curate.rules.rule import RuleSettings
 from megatron_srpo.data.curate.rules.segments import MARK, MARK_CODE, prose_of, segments
 
@@ -60,6 +61,7 @@ ENDS_OPEN = re.compile(
     r"|\b(?:to|a|is|are|was|be|as|equals))$",
     re.IGNORECASE,
 )
+LEFT_OPEN = re.compile(r"\$[^$\n]{0,200}[=+\-<>^_(,]\s?$")
 ENDS_IN_DOTS = re.compile(r"[a-z]{2} ?(?:\.\.\.|…)$")
 ENDS_IN_OPERATOR = re.compile(
     r"(?:[+\-*/^_,(<>{\[]|\\(?:cdot|times|frac|sqrt|le|ge|leq|geq|in|left|le|pm|cup|cap|text|mathrm"
@@ -78,9 +80,13 @@ TASK = re.compile(
     r"|method|construct|guess|plot|save|load|open|download|fetch|send|retrieve|use|answer|simulate"
     r"|choose|show|display|train|solve|connect|parse|rotate|reverse|merge|remove|select|query|queries"
     r"|output|read|rename|append|restore|minimize|maximize|estimate|decide|what|how many"
-    r"|interactive)s?\b|\?",
+    r"|interactive|look up|change|swap|add|strip|encrypt|decrypt|encode|decode|pick|join|split|apply|move|put"
+    r"|fill|list|group|shift|extract|provide|drop|flatten|ping|evaluate|simplify|insert|assign|test|whether"
+    r"|synchroni[sz]e|stream|monitor)s?\b|\?",
     re.IGNORECASE,
 )
+CALL = re.compile(r"\b[A-Za-z_]\w{0,60}\s?\(")
+"""Of a function, which is then what is to be written."""
 LONGEST_SENTENCE = 600
 ENOUGH_ENGLISH = 0.1  # of the words
 
@@ -99,10 +105,13 @@ def missing(draft: Draft, settings: RuleSettings) -> str | None:
     prose = prose_of(prompt)
     if draft.domain == "math" and choices_of(draft) is not None:
         return None
-    if _breaks_off(prompt, prose, draft.domain == "code"):
+    if _breaks_off(prompt, prose, draft.domain == "code") or LEFT_OPEN.search(prompt):
         return f"breaks off: ...{prompt[-40:]}"
     if draft.domain == "code":
-        return "asks nothing" if not TASK.search(prose) and share_of_english(prose) >= ENOUGH_ENGLISH else None
+        asks = TASK.search(prose) or CALL.search(prompt)
+        return "asks nothing" if not asks and share_of_english(prose) >= ENOUGH_ENGLISH else None
+    if broken(prompt):
+        prose = prose_of(prompt.replace("$", " "))  # whose formulas begin and end elsewhere than they seem to
     return "asks nothing" if _asks_nothing(prompt, prose) else None
 
 
@@ -117,7 +126,7 @@ def _answer_missing(answer: str) -> str | None:
 def _breaks_off(prompt: str, prose: str, is_code: bool) -> bool:
     """Whether the last sentence has no end."""
     last = prose[-LONGEST_SENTENCE:].rpartition("\n")[2].rstrip(" *_\"'”)")
-    if is_code and not PROSE_LINE.search(last):
+    if is_code and (not PROSE_LINE.search(last) or prose.endswith("()")):
         return False
     if prose.endswith((".", "?", "!", "。", "？")) and not ENDS_IN_DOTS.search(prose[-10:]):
         return False

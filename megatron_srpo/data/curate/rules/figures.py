@@ -29,8 +29,8 @@ _WHERE = (
 )
 _KIND = r"(?:(?!table)[a-z-]{2,14} ){0,2}"
 _NOT_SHAPE = (
-    r"(?! (?:formed|bounded|enclosed|obtained|consisting|gallery|frame|book|skat|of (?:the"
-    r"|a) (?:function|equation|curve)))"
+    r"(?! (?:formed|bounded|enclosed|obtained|consisting|gallery|frame|book|skat|of (?:the |a |an |its )?"
+    r"(?:function|equation|curve|number|integer|year|digit|[a-z]\b)))"
 )
 NAMED = re.compile(
     rf"\b(?:in|see|refer to|from|using|consider|on|as in|by|of|use|study|observe|look at) (?:the |each |this )?"
@@ -53,6 +53,7 @@ NAMED = re.compile(
     r"|at right|on the right))"
     rf"|\b{_ANY} (?:is|are) (?:shown|given|drawn|displayed|depicted|provided)\b(?! (?:by|to (?:be|have)"
     r"|that|as an?\b|in the (?:example|sample)))"
+    r"|\bas in the drawing\b|\b(?:lengths?|angles?|points?|lines?|numbers?|sizes?) in the drawing\b"
     r"|\bin the (?:(?:given|accompanying|right|left|above) )?(?:figure|diagram|picture)s?\b"
     rf"{_NOT_SHAPE}",
     re.IGNORECASE,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 
 from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.rules.rule import RuleSettings
+from megatron_srpo.data.curate.rules.segments import prose_of
 from megatron_srpo.recipe.reward import LanguageSection
 from megatron_srpo.rewards.language import UNKNOWN, mixing
-from megatron_srpo.rewards.scripts import SAME
+from megatron_srpo.rewards.scripts import SAME, SCRIPTS
 
 LONGEST = 20_000  # characters that are looked at; a text does not change its language after these
 # What every text in English has, and no other language.
@@ -20,6 +22,9 @@ ENGLISH = re.compile(
 )
 ENGLISH_SHARE = 0.15  # of the words
 WORDS = re.compile(r"[^\W\d_]{2,40}")
+SMALL_WORDS = re.compile(r"(?<![\w\\])[a-zà-ÿ][a-zà-ÿ]{1,30}(?![\w(])")
+FEWEST_WORDS, FEWEST_LETTERS = 5, 12
+LETTERS = {name: re.compile(f"[{script.ranges}]") for name, script in SCRIPTS.items()}
 
 
 def language(draft: Draft, settings: RuleSettings) -> str | None:
@@ -29,8 +34,10 @@ def language(draft: Draft, settings: RuleSettings) -> str | None:
     ours = {SAME.get(code, code) for code in settings.languages}
     text = draft.prompt[:LONGEST]
     found = mixing(text, _section(()))
-    if found.main == UNKNOWN or found.main in ours:
+    if found.main in ours:
         return None
+    if found.main == UNKNOWN:
+        return _foreign(prose_of(text), ours)
     if "en" in ours and share_of_english(text) >= ENGLISH_SHARE:
         # The classifier may take a few names for another language.
         return None
@@ -41,6 +48,19 @@ def share_of_english(text: str) -> float:
     """The share of the words that are small words of English."""
     words = WORDS.findall(text)
     return len(ENGLISH.findall(text)) / len(words) if words else 0.0
+
+
+def _foreign(prose: str, ours: set[str]) -> str | None:
+    """What a text too short for the classifier tells: its script, or that no word of it is English."""
+    scripts = Counter(name for name, pattern in LETTERS.items() for _ in pattern.finditer(prose))
+    letters = scripts.total()
+    for name, count in scripts.items():
+        if count >= FEWEST_LETTERS and count * 2 > letters and not ours & set(SCRIPTS[name].languages):
+            return f"written in {name} letters"
+    words = SMALL_WORDS.findall(prose)
+    if ours == {"en"} and len(words) >= FEWEST_WORDS and not ENGLISH.search(prose):
+        return "no word of it tells that it is English"
+    return None
 
 
 @lru_cache(maxsize=8)

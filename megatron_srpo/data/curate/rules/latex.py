@@ -59,6 +59,7 @@ DELIMITERS = re.compile(r"\\\\|\\[()\[\]]")
 COMMAND_WITH_BRACE = re.compile(r"\\[A-Za-z]+\s?[{}]|\}\{|[_^]\{")
 HALF_FRACTION = re.compile(r"\\[dt]?frac\s?\{[^{}]*\}\s?(?=[$,.;]|$)")
 # What stands between two formulas, because a dollar is missing before.
+EQUATION_BEFORE = re.compile(r"[=<>+*/^]\s?[\d.,]+$")
 SHIFTED = re.compile(
     r"\$(?!\$)[^\\$]*[\s,.;][A-Za-z]{2,}[,.]?\s\$$|\$\s?[.,;]?\s?(?:and|or|is|are|be|with|then|the"
     r"|where)\s[^\\$]*\$$"
@@ -193,7 +194,7 @@ def _is_sign(text: str, at: int) -> bool:
     """Whether a dollar is the currency's sign: `5$`, `US$`, `($)`, `in $.`"""
     before, after = text[max(0, at - 3) : at], text[at + 1 : at + 2]
     return (
-        (before[-1:].isdigit() and not after.isalnum())
+        (before[-1:].isdigit() and not after.isalnum() and not EQUATION_BEFORE.search(text[max(0, at - 12) : at]))
         or before[-2:] in ("US", "AU", "CA", "NZ", "HK")
         or (before[-1:] in ("(", '"', "'") and after in (")", '"', "'"))
         or (before == "in " and after in ("", " ", ".", ",", "?", ")"))

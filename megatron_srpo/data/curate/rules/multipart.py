@@ -100,6 +100,12 @@ IN_ORDER = re.compile(
     re.IGNORECASE,
 )
 ENOUGH = 2
+# How to answer, not what.
+GUIDELINE = re.compile(
+    r"(?:please )?(?:always|never|do not|don't|use|include|provide|give your|write your|enter|put|insert|replace"
+    r"|round your|make sure|remember|note|avoid|assume|keep|leave|show (?:all )?your|for (?:example|solutions))\b",
+    re.IGNORECASE,
+)
 MOST_PARTS = 200  # of a list that is looked at
 
 
@@ -125,6 +131,8 @@ def _parts_that_ask(prose: str) -> int:
         ends = [marker.start() for marker in markers[1:]] + [len(prose)]
         parts = [prose[marker.end() : end].strip() for marker, end in zip(markers, ends, strict=True)]
         asking = sum(map(_asks, parts))
+        if markers[0].lastgroup == "part" and asking:
+            asking = len(parts)  # Part I, Part II: whatever the others do, they are parts of the question
         # The last part may be followed by the one question that all of it is about.
         if asking == 1 and _asks(parts[-1]) and not _asks(parts[0]):
             asking = 0
@@ -135,7 +143,7 @@ def _parts_that_ask(prose: str) -> int:
 
 
 def _asks(part: str) -> bool:
-    return (
+    return not GUIDELINE.match(part) and (
         "?" in part
         or bool(VALUE_ASKED.match(part) or OPEN_ASKED.match(part))
         or AND_ASK.search(part) is not None

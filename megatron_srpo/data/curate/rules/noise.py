@@ -46,6 +46,10 @@ SOURCE = (
     rf"(?:[^()\[\]\n]{{0,100}}?[\s.,'’-])??(?:\d{{4}})?{CONTEST}\b[^()\[\]\n]{{0,120}}\s?[)\]）】](?:\*\*"
     r"|\*|_)?"
 )
+OF_CONTEST = (
+    rf"[(\[（]\s?(?:{YEAR},? )?[A-Z][^()\[\]\n]{{2,60}}, (?:[Pp]roblem|[Qq]uestion|#|No\.?)\s?"
+    r"[A-Z]?\d{1,2}\s?[)\]）]"
+)
 PLACE = (
     rf"[(\[（]\s?(?:{YEAR},?\s(?:[A-Z][\w.'-]*[ ,]{{0,2}}){{1,5}}"
     rf"|(?:[A-Z][\w.'-]*[ ,]{{1,2}}){{1,4}}{YEAR})\s?[)\]）]"
@@ -93,7 +97,7 @@ TAIL = re.compile(
     rf"|Ans)(?:[*_]{{0,3}}\s?[:：][*_]{{0,3}}|\.)"
     rf"|(?<=\n){MARKUP}(?:Solution|Answer|SOLUTION|ANSWER|Ans)\.?)"
     rf"[*_]{{0,3}}\s?(?:\\_|_|\.|…|{MARK}\.?(?=\s?$)){{0,40}}$"
-    rf"|(?<=[.?!:)\]}}{MARK}\n*])\s?(?:{POINTS}|{SOURCE})[.]?$"
+    rf"|(?<=[.?!:)\]}}{MARK}\n*])\s?(?:{POINTS}|{SOURCE}|{OF_CONTEST})[.]?$"
     rf"|(?<=\n)(?:Source|Author|Difficulty|Tags?|Topics?|Proposed by|[Ff]rom the|Category)\s?:[^\n]{{1,120}}$"
     rf"|(?<=[.?!)])\s?[*_]{{0,2}}Proposed by [A-Z][^\n]{{1,80}}$"
     rf"|(?<=\n)(?:{YEAR}\s)?(?:AMC|AIME|HMMT|USAMO|IMO)\b[ \w#/,]{{0,40}}\.?$"

@@ -35,6 +35,14 @@ LIBRARIES_IN_CONTEXT = re.compile(
     r"|that)\b|\bgradio\b"
 )
 
+# No story speaks of these.
+PLAINLY_LIBRARIES = re.compile(
+    r"\bpandas (?:data ?frame|series|object)s?\b|\b(?:torch|tf|np|pd|plt)\.[A-Za-z]\w*"
+    r"|\bnumpy (?:arrays?|ndarrays?|matrix)\b"
+    r"|\b(?:pytorch|tensorflow|torch) (?:tensors?|models?|modules?)\b",
+    re.IGNORECASE,
+)
+
 MACHINES = re.compile(
     r"\b(?:on|using|with|use|for|requires?|needs?) (?:a |an |the |your |multiple |two "
     r"|\d+ )?(?:nvidia )?(?:gpus?|tpus?)\b|\bgpu[- ](?:accelerated|kernel|memory|programming"
@@ -87,11 +95,14 @@ OTHER_LANGUAGE = re.compile(
     rf"|with) (?:the )?[`]?(?:{_LANGUAGE}|(?:C|R|Go|D)(?= ?(?:language|program|function|[.,:;)]|$| that"
     r"| to| which| using| with| and)))(?![\w'])[`]?(?! ?(?:or|/|, ) ?(?:[\w+#]+ ?(?:or|/"
     rf"|,)? ?){{0,3}}?Python)"
-    rf"|\b(?:an? )(?:C|R|Go) (?:program|function|script|struct|macro|package|routine))",
+    rf"|\b(?:the following|an?|this|your) (?:C|R|Go) (?:program|function|script|struct|macro|package|routine))",
 )
 
 OTHER_LANGUAGE_TAKEN = re.compile(
-    rf"\b(?:[Ii]n|[Uu]sing) {_LANGUAGE}, (?:write|implement|create|define|develop|how|build|return"
+    rf"\b(?:[Ss]olutions?|[Ss]ubmissions?|[Aa]nswers?|[Pp]rograms?|[Cc]ode) (?:must be |should be "
+    rf"|are to be |are |is )?(?:written )?"
+    rf"(?:only )?in {_LANGUAGE}(?: only)?(?: (?:is|are|will be) (?:accepted|allowed)|[.!])"
+    rf"|\b(?:[Ii]n|[Uu]sing) {_LANGUAGE}, (?:write|implement|create|define|develop|how|build|return"
     r"|design)|\b(?:[Yy]our (?:solution|program|code|answer) (?:must"
     rf"|should) be (?:written )?in) (?:{_LANGUAGE}|C\b|Go\b|R\b)|^(?:```|~~~)(?:cpp|c\+\+|java"
     rf"|javascript|csharp|rust|go)\b(?=[^`]{{0,400}}(?://\s?(?:your code|todo|write your)"
@@ -129,7 +140,9 @@ def environment(draft: Draft, settings: RuleSettings) -> str | None:
     text = task_text(draft)
     found = IMPORTS.search(text) if "import" in text or "from" in text else None
     if found is None and mentions(text, ENVIRONMENT_WORDS):
-        found = in_task(text, LIBRARIES, LIBRARIES_IN_CONTEXT, MACHINES, DATABASES, COMMANDS)
+        found = PLAINLY_LIBRARIES.search(text) or in_task(
+            text, LIBRARIES, LIBRARIES_IN_CONTEXT, MACHINES, DATABASES, COMMANDS
+        )
     if found is None and LANGUAGE_NAMES.search(text):
         found = _other_language(text)
     return f"needs {found[0].strip()[:60]}" if found else None

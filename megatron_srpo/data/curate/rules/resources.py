@@ -16,7 +16,7 @@ FILE_NAME = (
 
 _FILE = (
     r"(?:(?:a |an |the |this |each |given |specified |its "
-    rf"|your )?(?:[\w.-]+ ){{0,3}}files?(?! ?(?:systems?|size|server|cabinet|s? of people))\b"
+    rf"|your )?(?:[\w.-]+ ){{0,3}}(?:files?(?! ?(?:systems?|size|server|cabinet|s? of people))|spreadsheets?)\b"
     rf"|{FILE_NAME})"
 )
 
@@ -50,7 +50,22 @@ NAMED_FILES = re.compile(
     re.IGNORECASE,
 )
 
-STANDARD = re.compile(r"\b(?:stdin|stdout|standard (?:input|output))\b", re.IGNORECASE)
+STANDARD = re.compile(
+    r"(?<!instead of )(?<!instead of the )(?<!not from )(?<!not to )(?<!rather than )(?<!rather than from )"
+    r"\b(?:stdin|stdout|standard (?:input|output))\b",
+    re.IGNORECASE,
+)
+
+PLAINLY_FILES = re.compile(
+    r"[(\[](?:input |output )?file:? [`'\"]?\w+\.\w{2,4}[`'\"]?[)\]]"
+    r"|\b(?:stored|saved|kept|contained|written|given) in (?:a|an|the) (?:\w+ )?(?:file"
+    r"|spreadsheet)\b[^.\n]{0,80}\b"
+    r"(?:path|load|read|open|parse)"
+    r"|[;:.]\s(?:first )?(?:load|open|read|parse) (?:the|this|that|each) (?:\w+ )?(?:file|spreadsheet)\b"
+    r"|\b(?:write|save|export|print|append|log)s? (?:\w+ ){0,5}?(?:to|into) (?:a|the|another) (?:new )?"
+    r"(?:text |csv |json |output )?file\b",
+    re.IGNORECASE,
+)
 
 NETWORK = re.compile(
     r"\b(?:send|make|issue|perform|sends|makes|using|use|handle|accept|via|through)\w* (?:an? |the "
@@ -73,11 +88,25 @@ NETWORK = re.compile(
     re.IGNORECASE,
 )
 
+PLAINLY_NETWORK = re.compile(
+    r"\bfrom (?:the |an? )?(?:web|internet|online|website)\b|\bon(?:line"
+    r"| the internet) (?:\w+ )?(?:service|api|source)"
+    r"|\bdownload\w* (?:\w+ ){0,4}?from (?:the|a|our|their) (?:\w+ )?(?:server|site|page|url)"
+    r"|\b(?:over|via|through|using|with|from|query|queries|an?) (?:a |an |the )?(?:dns|ntp|rss|ssh"
+    r"|snmp|ldap|udp|tcp)\b"
+    r"|\brss feeds?\b|\b(?:scrape|crawl)(?:s|d|ing)?\b|\bping\w* (?:\w+ ){0,3}?(?:hosts?|servers?"
+    r"|addresses|ips?)\b"
+    r"|\blook(?:s|ing)? up [^.\n]{0,60}\b(?:dns|whois|host ?name)",
+    re.IGNORECASE,
+)
+
 NETWORK_CALLS = re.compile(
     r"\burllib\b|\brequests\.(?:get|post|put|Session)|\bimport (?:requests|socket|http|aiohttp)\b"
     r"|\bsocket\.socket|\bhttp\.client|\baiohttp\b|\bBeautifulSoup\b|\bfetch\(|\b`requests` library"
     r"|\brequests (?:library|module)\b"
 )
+
+_JUDGE = r"(?:judge|jury|grader|checker|interactor|judging system|testing system)"
 
 INTERACTIVE = re.compile(
     r"\bthis (?:is|problem is) (?:an )?interactive\b|\binteractive (?:problem|task|protocol|judge|mode"
@@ -87,7 +116,15 @@ INTERACTIVE = re.compile(
     r"|\bflush(?:ing|es)? (?:the |your |standard )*(?:output|stdout|buffer|stream|standard output|std"
     r"|cout|after)|\b(?:fflush|stdout\.flush|cout\.flush|std::endl|System\.out\.flush)\b"
     r"|\bforget to flush\b|\boutput (?:is|be|was) flushed|\bflush (?:it|after|every|each)\b"
-    r"|\bperform (?:the )?flush\b"
+    r"|\bperform (?:the )?flush\b|\b(?:and|then|to) flush\b|\bflush(?=[,;.])"
+    rf"|\bcommunicat\w+ (?:directly )?with (?:the|a|our|your) {_JUDGE}\b"
+    rf"|\b{_JUDGE} (?:\w+ )?(?:has|holds|hides|keeps|picks|chooses|chose|thinks of"
+    rf"|fixes) (?:\w+ ){{0,3}}?(?:secret|hidden"
+    r"|unknown)\b"
+    rf"|\b{_JUDGE} (?:then )?(?:tells|swaps|prints|gives|returns|reports|answers|replies|responds"
+    rf"|informs|reveals)\b"
+    rf"|\bquestions? to (?:the|a) {_JUDGE}\b|\b(?:answers?|repl(?:y|ies)|responses?|characters?"
+    rf"|lines?) from the {_JUDGE}\b"
     r"|\bask (?:the )?(?:judge|jury|interactor|grader|system|oracle)\b|\bask(?:ing)? (?:at most"
     r"|no more than|up to|not more than|more than) [^.\n]{0,24}(?:quer(?:y|ies)|questions?)\b"
     r"|\bthe (?:judge|jury|grader|interactor|system|jury's program) (?:will )?(?:responds?|repl(?:y"
@@ -107,6 +144,8 @@ NOT_INTERACTIVE = re.compile(
 
 FILE_WORDS = (
     "file",
+    "spreadsheet",
+    ".xls",
     ".txt",
     ".csv",
     ".in",
@@ -127,13 +166,25 @@ FILE_CALL_WORDS = ("open", "csv", "json.", "os.", "file.", "ifstream", "pathlib"
 NETWORK_WORDS = tuple(
     """
     http request api ajax web url internet wikipedia online server website html page socket mail
-    smtp ftp ssh imap telnet mqtt grpc ping
+    smtp ftp ssh imap telnet mqtt grpc ping dns ntp rss scrape crawl download
     """.split()  # noqa: SIM905
 )
 
 NETWORK_CALL_WORDS = ("urllib", "requests", "socket", "http", "aiohttp", "soup", "fetch(")
 
-INTERACTIVE_WORDS = ("interact", "flush", "ask", "jury", "judge", "grader", "quer", "api", "endl", "the system")
+INTERACTIVE_WORDS = (
+    "interact",
+    "flush",
+    "ask",
+    "jury",
+    "judge",
+    "grader",
+    "checker",
+    "quer",
+    "api",
+    "endl",
+    "the system",
+)
 
 
 def file_io(draft: Draft, settings: RuleSettings) -> str | None:
@@ -141,7 +192,7 @@ def file_io(draft: Draft, settings: RuleSettings) -> str | None:
     text = task_text(draft)
     found = FILE_CALLS.search(text) if mentions(text, FILE_CALL_WORDS) else None
     if found is None and mentions(text, FILE_WORDS):
-        found = in_task(text, FILES) or NAMED_FILES.search(text)
+        found = PLAINLY_FILES.search(text) or in_task(text, FILES) or NAMED_FILES.search(text)
         if found and STANDARD.search(text) and not re.search(r"\.\w{2,4}\b", found[0]):
             found = None
     return f"uses files: {found[0].strip()[:60]}" if found else None
@@ -152,7 +203,7 @@ def network(draft: Draft, settings: RuleSettings) -> str | None:
     text = task_text(draft)
     found = NETWORK_CALLS.search(text) if mentions(text, NETWORK_CALL_WORDS) else None
     if found is None and mentions(text, NETWORK_WORDS):
-        found = in_task(text, NETWORK)
+        found = PLAINLY_NETWORK.search(text) or in_task(text, NETWORK)
     return f"uses a network: {found[0].strip()[:60]}" if found else None
 
 

@@ -39,10 +39,14 @@ ANY_ANSWER = re.compile(
     r"|answer))\w*[^.\n]{0,40}\b(?:does not|doesn't|need not|is not|isn't) (?:matter|important|be)"
     r"|\b(?:print|output|return) (?:an |one )?arbitrary\b|\b(?:multiple|several"
     r"|many) (?:\w+ )?(?:answers|solutions|outputs) (?:are|may be|will be) (?:accepted|allowed"
-    r"|acceptable)",
+    r"|acceptable)"
+    r"|\b(?:print|output|return|report|find|give) any \w+ (?:that|which|such that|with|satisfying|whose)\b"
+    r"|\bany (?:such|valid|correct|suitable) \w+ (?:is|are|will be) accepted"
+    r"|\b(?:does not|doesn't) matter which (?:one |of )?[^.\n]{0,60}\byou (?:print|output|return"
+    r"|choose|give|find)",
     re.IGNORECASE,
 )
-WORTH_A_LOOK = re.compile(r"ny\b|arbitrary|no particular|order of")
+WORTH_A_LOOK = re.compile(r"ny\b|arbitrary|no particular|order of|matter which")
 ORDER_OF_INPUT = re.compile(
     r"\b(?:input|given|visit|read|choose|remove|take|apply|perform|use|delete|pick|buy|complete"
     r"|do)\w*\b[^.\n]{0,60}\bin any order\b",
@@ -71,7 +75,8 @@ ANALYSED = re.compile(
 CLOCK = re.compile(
     r"\b(?:current|today'?s|present|system|local|actual) (?:system )?(?:date|time|year|timestamp"
     r"|datetime|day|month|clock)\b(?! (?:of the clock|complexity|limit|step|unit|shown|frame"
-    r"|in (?:the )?(?:format|simulation))| \w+ is)|\btoday['’]s date\b|\btime\.time\("
+    r"|in (?:the )?(?:simulation))| \w+ is)|\btoday['’]s date\b|\bage (?:of \w+ )?today\b"
+    r"|\bas of (?:today|now)\b|\btime\.time\("
     r"|\bdatetime\.(?:now|today)|\bdate\.today|\btime elapsed since the program\b"
     r"|\bexecution time of\b|\b(?:days|time) (?:from|until|since) (?:today|now)\b",
     re.IGNORECASE,
@@ -83,7 +88,8 @@ CLOCK_TASK = re.compile(
 )
 CLOCK_GIVEN = re.compile(
     r"\b(?:given (?:the|a) (?:current|system|local)|(?:time|date|year|day) is|input|represented"
-    r"|as a string|shows|is passed|argument|parameter|receives?|takes|current_?time =|second line"
+    r"|(?:is|are|comes|represented) as a string|shows|is passed|argument|parameter|receives?|takes"
+    r"|current_?time =|second line"
     r"|first line|contains?|integers?)\b",
     re.IGNORECASE,
 )
@@ -100,8 +106,6 @@ def tests_missing(draft: Draft, settings: RuleSettings) -> str | None:
     found = _parsed(draft.tests)
     if isinstance(found, str):
         return found
-    if found.kind == "stdio" and not any(text.strip() for text in found.expected) and found.checker is None:
-        return "no test expects any output"
     return None
 
 

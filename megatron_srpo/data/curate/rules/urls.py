@@ -37,6 +37,10 @@ LEAD_WORD = (
 BARE = re.compile(
     rf"(?P<lead>(?<![^\s(\[.,])(?:{LEAD_WORD}\s?:?\s){{1,3}})?[(\[<]?(?P<address>{ADDRESS})[)\]>]?", re.IGNORECASE
 )
+PHRASE = re.compile(
+    r"(?P<before>(?:^|(?<=[.?!)\]])\s|\n))(?P<phrase>(?:[A-Z(*][\w'’*:-]*)(?:[ ]\(?[\w'’*:-]{1,20}){0,8}?)[ ]"
+    rf"[(\[<]?(?:{ADDRESS})[)\]>.]{{0,2}}(?=\s*$|\s*\n)"
+)
 # Before an address that the problem is about.
 INPUT = re.compile(
     r"(?:\b(?:such as|like|for example|e\.g\.|example|of the form|form|returns?|becomes?|input|output"
@@ -100,7 +104,7 @@ def _changed(text: str, end: int, about: bool) -> str:
 
     def bare(found: re.Match[str]) -> str:
         address = found["address"]
-        if found.start() >= end or _is_quoted(text, found.start("address")):
+        if (found.start() >= end and not found["lead"]) or _is_quoted(text, found.start("address")):
             return found[0]
         if about and INPUT.search(text, max(0, found.start("address") - 30), found.start("address")):
             return found[0]
@@ -111,6 +115,9 @@ def _changed(text: str, end: int, about: bool) -> str:
     changed = HREF.sub(lambda found: found[1] or "", changed)
     if changed != text:
         return changed
+    if not about:
+        # A short phrase that does nothing but lead to an address, to the end of its line or sentence.
+        text = PHRASE.sub(lambda found: found["before"], text)
     changed = BARE.sub(bare, text)
     return text if changed == text else _tidy(changed)
 
