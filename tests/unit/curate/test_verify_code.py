@@ -88,6 +88,15 @@ def test_a_reference_that_passes_only_sometimes_is_not_refused_for_failing(verif
     assert rule == "tests_nondeterministic"
 
 
+def test_a_reference_must_pass_twice(verifier: CodeVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [(2, ""), (1, "case 2: wrong answer")]
+    monkeypatch.setattr(verifier._judge, "passes", lambda program, tests: results.pop(0))
+    found = verifier.verify(Draft("code", "p", tests=json.dumps(DOUBLE), references=(RIGHT,)))
+    assert found == [
+        ("tests_nondeterministic", "a reference passes once and fails then: case 2: wrong answer"),
+    ]  # fmt: skip
+
+
 def test_problems_without_reference_can_be_kept() -> None:
     section = VerifySection.model_validate({**SECTION, "without_reference": "keep"})
     verifier = CodeVerifier(section)
