@@ -14,7 +14,7 @@ from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.verify import CodeVerifier, trivial_programs
 from megatron_srpo.errors import SrpoError
 
-SECTION = {"code": {"seconds": 1.0, "program_seconds": 3.0}}
+SECTION = {"code": {"seconds": 0.5, "program_seconds": 1.0}}
 DOUBLE = {"kind": "stdio", "cases": [["1\n", "2\n"], ["5\n", "10\n"]]}
 CALL = {"kind": "call", "function": "double", "cases": [[[1], 2], [[5], 10]]}
 CHECKED = {**DOUBLE, "checker": "def check(given, output, expected):\n    return int(output) == 2 * int(given)"}
