@@ -22,7 +22,7 @@ PIECE_BYTES = 2**22  # of several rows together; tests of code problems can be m
 LONGEST_ELEMENT = 2**29  # characters
 BETWEEN = re.compile(r"[ \t\r\n,]*+")
 # What decides where an element of a list ends: brackets, commas, and strings, in which neither counts.
-MARK = re.compile(r'"(?:[^"\\]++|\\.)*+("?)|[\[\]{},]', re.DOTALL)
+MARK = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 Row = Mapping[str, Any] | str | BadRow
 """The columns, or a line of JSON that nobody has parsed yet, or why there is no reading the row."""
@@ -109,9 +109,8 @@ def _end_of_element(buffer: str, start: int) -> int | None:
     for found in MARK.finditer(buffer, start):
         mark = found[0]
         if mark[0] == '"':
-            if not found[1]:
-                return None
-        elif mark in "[{":
+            continue  # where it does not end, no mark follows
+        if mark in "[{":
             depth += 1
         elif depth == 0 and mark != "}":
             return found.start()

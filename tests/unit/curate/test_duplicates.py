@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from megatron_srpo.data.curate.duplicates import Twins, near_duplicates, same_text
+from megatron_srpo.data.curate.duplicates import Twins, _candidates, near_duplicates, same_text
 from megatron_srpo.data.curate.keys import Hashes, signature, windows
 
 
@@ -96,6 +96,19 @@ def test_the_earliest_of_a_cluster_stays_and_its_similarity_is_told() -> None:
     twins = twins_of([other, one, other, one, one], [0] * 5)
     assert twins.rows.tolist() == [2, 3, 4] and twins.of.tolist() == [0, 1, 1]
     assert twins.similarity.tolist() == [1, 1, 1]
+
+
+def test_pairs_below_the_threshold_are_only_candidates() -> None:
+    texts = texts_of(4, 30, 120, [0, 14])
+    similarities = [exact(one, other) for one in texts for other in texts if one is not other]
+    assert 0.45 < max(similarities) < 0.6
+    assert len(twins_of(texts, [0] * 60).rows) == 0
+
+
+def test_candidates_are_neighbours_and_the_first() -> None:
+    pairs = _candidates(np.array([5, 9, 5, 7, 5, 5, 7], np.uint64)).tolist()
+    found = {(pair >> 32, pair & 2**32 - 1) for pair in pairs}
+    assert found == {(0, 2), (0, 4), (0, 5), (2, 4), (4, 5), (3, 6)}
 
 
 def test_equal_keys_are_needed() -> None:

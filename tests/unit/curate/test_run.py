@@ -38,6 +38,7 @@ def sources(folder: Path) -> dict[str, Any]:
     rows += [row(3), row(4, answer="10", prompt=row(4)["prompt"].upper()), "no JSON", row(20, answer="")]
     others = [row(number) for number in (5, 30, 31)]
     others.append({"prompt": "Print twice the number.", "tests": PRINTS, "references": ["print(2*int(input()))"]})
+    others.append(row(4, prompt=f"{row(4)['prompt']} Please."))  # of two that contradict each other: it stays
     return {
         "first": {"path": write_rows(folder / "first.jsonl", rows), "labels": "wrong"},
         "second": write_rows(folder / "second.jsonl", others),
@@ -69,7 +70,7 @@ def units(config: dict[str, Any]) -> list[Path]:
 
 def test_counts_add_up_and_rows_are_where_they_belong(made: dict[str, Any]) -> None:
     manifest = check_counts(made)
-    assert manifest.counts["total"] == {"rows": 20, "kept": 13, "refused": 6, "quarantined": 1}
+    assert manifest.counts["total"] == {"rows": 21, "kept": 14, "refused": 6, "quarantined": 1}
     refused = {line["id"]: (line["rules"], line["reasons"]) for line in lines_of(made, "refused")}
     assert refused == {
         "first/4": (["conflict"], ["first/13 has the same text and another answer"]),
@@ -81,7 +82,7 @@ def test_counts_add_up_and_rows_are_where_they_belong(made: dict[str, Any]) -> N
     }
     assert [line["id"] for line in lines_of(made, "quarantined")] == ["first/14"]
     assert manifest.counts["evaluation"] == {"test": 1}
-    assert [part.rows for part in manifest.problems] == [5, 5, 3]
+    assert [part.rows for part in manifest.problems] == [5, 5, 4]
     assert not (Path(made["out"]) / "work").exists()
 
 
@@ -131,7 +132,7 @@ def test_killed_at_any_unit_it_goes_on_and_repeats_none(made: dict[str, Any], tm
         note = lambda work: (seen.append({unit: unit.stat().st_ino for unit in units(config)}), discard(work))  # noqa: E731
         patch.setattr(run, "_discard", note)
         make(config)
-    assert done.items() <= seen[-1].items() and len(seen[-1]) == 5
+    assert done.items() <= seen[-1].items() and len(seen[-1]) == 6
     assert contents(config) == contents(made)
 
 

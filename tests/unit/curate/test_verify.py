@@ -58,6 +58,7 @@ SILENT = [
     "The answer is the number of sides of a pentagon.",
     "The answer is therefore the sum.",
     "#### Step 2: the sides\nwe get five",
+    "#### 2\nwe get five",
     "The answer is $5$ and $7$.",
     "The answer is",
     r"So \boxed{}",

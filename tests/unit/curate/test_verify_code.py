@@ -14,7 +14,7 @@ from megatron_srpo.data.curate.draft import Draft
 from megatron_srpo.data.curate.verify import CodeVerifier, trivial_programs
 from megatron_srpo.errors import SrpoError
 
-SECTION = {"code": {"seconds": 1.0, "program_seconds": 3.0}}
+SECTION = {"code": {"seconds": 0.5, "program_seconds": 1.0}}
 DOUBLE = {"kind": "stdio", "cases": [["1\n", "2\n"], ["5\n", "10\n"]]}
 CALL = {"kind": "call", "function": "double", "cases": [[[1], 2], [[5], 10]]}
 CHECKED = {**DOUBLE, "checker": "def check(given, output, expected):\n    return int(output) == 2 * int(given)"}
@@ -86,6 +86,15 @@ def test_a_reference_that_passes_only_sometimes_is_not_refused_for_failing(verif
     tests = json.dumps({"kind": "stdio", "cases": cases})
     ((rule, _),) = verifier.verify(Draft("code", "p", tests=tests, references=(DICE,)))
     assert rule == "tests_nondeterministic"
+
+
+def test_a_reference_must_pass_twice(verifier: CodeVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = [(2, ""), (1, "case 2: wrong answer")]
+    monkeypatch.setattr(verifier._judge, "passes", lambda program, tests: results.pop(0))
+    found = verifier.verify(Draft("code", "p", tests=json.dumps(DOUBLE), references=(RIGHT,)))
+    assert found == [
+        ("tests_nondeterministic", "a reference passes once and fails then: case 2: wrong answer"),
+    ]  # fmt: skip
 
 
 def test_problems_without_reference_can_be_kept() -> None:
