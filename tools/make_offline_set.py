@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ def copies(rows: list[Row], rng: random.Random, count: int) -> list[Row]:
     """Near duplicates of some rows: other spacing, case and marks."""
     made = []
     for row in rng.sample([row for row in rows if len(row["prompt"]) > 100], count):
-        text = row["prompt"].strip().replace(".", " .").replace("What is", "what is").replace(",", " ,")
+        text = row["prompt"].strip().replace(". ", " . ").replace("What is", "what is").replace(",", " ,")
         made.append({**row, "prompt": text + rng.choice(("", " ", "!")), "labels": ["duplicate"]})
     return made
 
@@ -62,7 +63,8 @@ def main(
     base = [row for row in problems if not row["labels"]]
     originals = rng.sample([row for row in base if row["kind"] in ("gsm_symbolic", "simple_geometry")], each)
     rest = [row for row in base if row not in originals]
-    planted = {rule: rng.sample(rest, each) for rule in defects.MATHEMATICS}
+    chosen = iter(rng.sample(rest, each * len(defects.MATHEMATICS)))
+    planted = {rule: list(islice(chosen, each)) for rule in defects.MATHEMATICS}
     math = [
         defects.plant(row, rule, defects.MATHEMATICS, rng) for rule, chosen in planted.items() for row in chosen
     ]

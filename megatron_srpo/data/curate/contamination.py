@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from megatron_srpo.data.curate.keys import Hashes, text_hash, windows, word_hashes, words
+from megatron_srpo.data.curate.keys import Hashes, numbers, text_hash, windows, word_hashes, words
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Match:
 class EvaluationIndex:
     """Every n-gram of every evaluation problem.
 
-    An evaluation problem of fewer than n words matches only a text of the same words: `Compute 2+2` would be
-    found everywhere.
+    The numbers of the evaluation problem must be there too, in their order: problems made from one template share most of
+    their words, and are other problems.  An evaluation problem of fewer than n words matches only a text of the
+    same words: `Compute 2+2` would be found everywhere.
     """
 
     def __init__(self, problems: Iterable[tuple[str, str]], ngram: int, share: float) -> None:
@@ -37,6 +38,7 @@ class EvaluationIndex:
         """
         self._ngram, self._share = ngram, share
         self._names: list[str] = []
+        self._numbers: list[list[str]] = []
         self._short: dict[int, str] = {}
         hashes, owners, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], []
         for name, text in problems:
@@ -50,6 +52,7 @@ class EvaluationIndex:
             owners.append(np.full(len(grams), len(self._names)))
             sizes.append(len(grams))
             self._names.append(name)
+            self._numbers.append(numbers(of))
         joined = np.concatenate(hashes)
         order = np.argsort(joined, kind="stable")
         self._hashes, self._owners = joined[order], np.concatenate(owners)[order]
@@ -76,5 +79,16 @@ class EvaluationIndex:
             return None
         owners = np.concatenate([self._owners[first[at] : last[at]] for at in found])
         shares = np.bincount(owners, minlength=len(self._sizes)) / self._sizes
-        best = int(np.argmax(shares))
-        return Match(self._names[best], float(shares[best])) if shares[best] >= self._share else None
+        known = numbers(of)
+        for best in np.argsort(-shares, kind="stable"):
+            if shares[best] < self._share:
+                return None
+            if _in_order(self._numbers[best], known):
+                return Match(self._names[best], float(shares[best]))
+        return None
+
+
+def _in_order(some: list[str], others: list[str]) -> bool:
+    """Whether some are among the others in the same order, with any between them."""
+    rest = iter(others)
+    return all(one in rest for one in some)

@@ -26,7 +26,11 @@ SILENT = re.compile(
 )
 SAME = {"\\dfrac": "\\frac", "\\tfrac": "\\frac", "\\leq": "\\le", "\\geq": "\\ge", "\\cdot": "\\times"}
 NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"  # 1,000 is one number, (3,4) are two
-WORD = re.compile(rf"\\[A-Za-z]+|{NUMBER}|[{CJK}]|[^\W\d_{CJK}]+|[-+*/=<>^%!|]")
+WORD = re.compile(
+    rf"\\[A-Za-z]+|{NUMBER}|[{CJK}]|[^\W\d_{CJK}]+|[-+*/=<>^%!|]"
+    # Brackets between operators: without them (2+3)*4 is 2+(3*4).
+    r"|\((?<=[-+*/^]\()|\((?<=[-+*/^] \()|\)(?=\s?[-+*/^])"
+)
 
 
 def words(text: str) -> list[str]:

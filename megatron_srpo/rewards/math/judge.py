@@ -35,6 +35,7 @@ from megatron_srpo.rewards.score import Score
 LONGEST_ANSWER = 400  # characters, or twice the reference; nothing longer is a final answer
 LONGEST_REFERENCE = 20_000
 SHOWN = 40  # characters of an answer in a reason
+WORD = re.compile(r"[0-9A-Za-z]{1,40}")  # a name, or digits in another base
 INTEGER = re.compile(r"[+-]?[0-9]{1,400}")
 TOLERANCE = MathSection().tolerance
 
@@ -154,7 +155,8 @@ def can_be_reference(answer: str, tolerance: float = TOLERANCE) -> bool:
 
 def _can_be_reference(text: str, tolerance: float) -> bool:
     reference = reference_of(text)
-    if reference.readings or words_agree(reference.tidy, reference.tidy) is not None:
+    is_word = WORD.fullmatch(text) is not None or words_agree(reference.tidy, reference.tidy) is not None
+    if reference.readings or is_word:
         return _judge_one(text, text, tolerance).right
     # The library reads almost anything that is plain as something, such as 0.3.4.
     return "\\" in text and library_agrees(reference.tidy, reference.tidy)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 
 from megatron_srpo.data.curate.draft import Draft
-from megatron_srpo.data.curate.rules.asking import EQUALS_WHAT, FILL_IN, FILL_IN_STARTS, asks_anything, asks_blank
+from megatron_srpo.data.curate.rules.asking import (
+    EQUALS_WHAT,
+    FILL_IN,
+    FILL_IN_STARTS,
+    SENTENCE,
+    asks_anything,
+    asks_blank,
+)
 from megatron_srpo.data.curate.rules.choices import choices_of
 from megatron_srpo.data.curate.rules.language import share_of_english
 from megatron_srpo.data.curate.rules.latex import broken
@@ -81,12 +88,15 @@ TASK = re.compile(
     r"|choose|show|display|train|solve|connect|parse|rotate|reverse|merge|remove|select|query|queries"
     r"|output|read|rename|append|restore|minimize|maximize|estimate|decide|what|how many"
     r"|interactive|look up|change|swap|add|strip|encrypt|decrypt|encode|decode|pick|join|split|apply|move|put"
-    r"|fill|list|group|shift|extract|provide|drop|flatten|ping|evaluate|simplify|insert|assign|test|whether"
+    r"|fill|list|group|shift|extract|provide|copy|drop|flatten|ping|evaluate|simplify|insert|assign|test|whether"
     r"|synchroni[sz]e|stream|monitor)s?\b|\?",
     re.IGNORECASE,
 )
 CALL = re.compile(r"\b[A-Za-z_]\w{0,60}\s?\(")
 """Of a function, which is then what is to be written."""
+ENDS_IN_CALL = re.compile(r"\w\([^()\n]{0,200}\)$")
+ENDS_IN_BLANK = re.compile(r"_{2,}\s*$")
+ENDS_BEFORE_RESULT = re.compile(r"\b(?:returns?|prints?|outputs?|takes?|computes?|finds?)$", re.IGNORECASE)
 LONGEST_SENTENCE = 600
 ENOUGH_ENGLISH = 0.1  # of the words
 
@@ -126,7 +136,9 @@ def _answer_missing(answer: str) -> str | None:
 def _breaks_off(prompt: str, prose: str, is_code: bool) -> bool:
     """Whether the last sentence has no end."""
     last = prose[-LONGEST_SENTENCE:].rpartition("\n")[2].rstrip(" *_\"'”)")
-    if is_code and (not PROSE_LINE.search(last) or prose.endswith("()")):
+    if is_code and (not PROSE_LINE.search(last) or ENDS_IN_CALL.search(prose)):
+        return False
+    if not is_code and ENDS_IN_BLANK.search(prose):
         return False
     if prose.endswith((".", "?", "!", "。", "？")) and not ENDS_IN_DOTS.search(prose[-10:]):
         return False
@@ -136,12 +148,12 @@ def _breaks_off(prompt: str, prose: str, is_code: bool) -> bool:
     if not is_code and (asks_blank(prose) or EQUALS_WHAT.search(last)):
         return False
     if ENDS_IN_DOTS.search(last):
-        return "?" not in prose
+        return "?" not in prose and not asks_anything(SENTENCE.split(prose.rstrip("."))[0])
     if ENDS_IN_PUNCTUATION.search(last):
         return True
     if last.endswith(":") and not is_code:
         return not (FILL_IN.search(last) and FILL_IN_STARTS.search(last))
-    return _ends_open(last, is_code)
+    return _ends_open(last, is_code) or (is_code and ENDS_BEFORE_RESULT.search(last) is not None)
 
 
 def _ends_open(last: str, is_code: bool) -> bool:

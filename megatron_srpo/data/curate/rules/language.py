@@ -23,7 +23,13 @@ ENGLISH = re.compile(
 ENGLISH_SHARE = 0.15  # of the words
 WORDS = re.compile(r"[^\W\d_]{2,40}")
 SMALL_WORDS = re.compile(r"(?<![\w\\])[a-zà-ÿ][a-zà-ÿ]{1,30}(?![\w(])")
-FEWEST_WORDS, FEWEST_LETTERS = 5, 12
+ALSO_ENGLISH = re.compile(
+    r"\b(?:to|per|at|be|it|this|an|or|not|can|into|between|their|convert|express|write|factor|number|second|into"
+    r"|add|subtract|multiply|divide|after|before|one|two|three|all|some|more|than|same|was|were|his"
+    r"|her|he|she|they)\b",
+    re.IGNORECASE,
+)
+FEWEST_WORDS, FEWEST_SMALL_WORDS, FEWEST_LETTERS = 5, 3, 12
 LETTERS = {name: re.compile(f"[{script.ranges}]") for name, script in SCRIPTS.items()}
 
 
@@ -57,8 +63,9 @@ def _foreign(prose: str, ours: set[str]) -> str | None:
     for name, count in scripts.items():
         if count >= FEWEST_LETTERS and count * 2 > letters and not ours & set(SCRIPTS[name].languages):
             return f"written in {name} letters"
-    words = SMALL_WORDS.findall(prose)
-    if ours == {"en"} and len(words) >= FEWEST_WORDS and not ENGLISH.search(prose):
+    words, small = WORDS.findall(prose), SMALL_WORDS.findall(prose)
+    enough = len(words) >= FEWEST_WORDS and len(small) >= FEWEST_SMALL_WORDS
+    if ours == {"en"} and enough and not (ENGLISH.search(prose) or ALSO_ENGLISH.search(prose)):
         return "no word of it tells that it is English"
     return None
 

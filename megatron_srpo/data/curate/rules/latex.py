@@ -49,7 +49,9 @@ NAKED = re.compile(
 ESCAPED_DOLLARS = re.compile(
     r"\\\$(?![\s\d.])([^$\n\\]{1,200}?(?:\\(?!\$)[^$\n\\]{0,200}?){0,20})(?<!\s)\\\$(?!\d)"
 )
-MONEY = re.compile(r"[ ~]?\d[\d,]*(?:\.\d+)?(?![\w^\\+*/={(<>]|\s?[+*/=^<>\\]| -)|[ ~]?\.\d")
+MONEY = re.compile(
+    r"[ ~]?\d[\d,]*(?:\.\d+)?(?![\w^\\+*/={(<>]|\s?[+*/=^<>\\]| -)|[ ~]?\.\d|[ ~]?\d[\d,]*(?:\.\d+)?/(?=[a-z]{3})"
+)
 MONEY_AT_END = re.compile(r"\bin\s?(?:us)?\$$", re.IGNORECASE)
 BRACES = re.compile(r"\\\\|\\[{}]|[{}]")
 SIDES = re.compile(r"\\(?:(left)|right)(?![A-Za-z])")

@@ -106,6 +106,7 @@ GUIDELINE = re.compile(
     r"|round your|make sure|remember|note|avoid|assume|keep|leave|show (?:all )?your|for (?:example|solutions))\b",
     re.IGNORECASE,
 )
+LONGEST_VALUE = 4  # words; what is longer is prose with a comma in it
 MOST_PARTS = 200  # of a list that is looked at
 
 
@@ -130,6 +131,8 @@ def _parts_that_ask(prose: str) -> int:
         stem = prose[: markers[0].start()]
         ends = [marker.start() for marker in markers[1:]] + [len(prose)]
         parts = [prose[marker.end() : end].strip() for marker, end in zip(markers, ends, strict=True)]
+        if any(map(GUIDELINE.match, parts)):
+            continue
         asking = sum(map(_asks, parts))
         if markers[0].lastgroup == "part" and asking:
             asking = len(parts)  # Part I, Part II: whatever the others do, they are parts of the question
@@ -143,7 +146,7 @@ def _parts_that_ask(prose: str) -> int:
 
 
 def _asks(part: str) -> bool:
-    return not GUIDELINE.match(part) and (
+    return (
         "?" in part
         or bool(VALUE_ASKED.match(part) or OPEN_ASKED.match(part))
         or AND_ASK.search(part) is not None
@@ -205,7 +208,8 @@ def _count_answers(answer: str) -> int:
         if shorter == text:
             break
         text = shorter
-    return sum(bool(piece.strip("$ .\\")) for piece in SEPARATOR.split(text))
+    pieces = [piece.strip("$ .\\") for piece in SEPARATOR.split(text)]
+    return sum(map(bool, pieces)) if max(len(piece.split()) for piece in pieces) <= LONGEST_VALUE else 1
 
 
 def proof(draft: Draft, settings: RuleSettings) -> str | None:

@@ -97,7 +97,7 @@ TAIL = re.compile(
     rf"|Ans)(?:[*_]{{0,3}}\s?[:：][*_]{{0,3}}|\.)"
     rf"|(?<=\n){MARKUP}(?:Solution|Answer|SOLUTION|ANSWER|Ans)\.?)"
     rf"[*_]{{0,3}}\s?(?:\\_|_|\.|…|{MARK}\.?(?=\s?$)){{0,40}}$"
-    rf"|(?<=[.?!:)\]}}{MARK}\n*])\s?(?:{POINTS}|{SOURCE}|{OF_CONTEST})[.]?$"
+    rf"|(?<=[.?!:)\]}}{MARK}\n*])\s?(?:{POINTS}|{SOURCE}|{OF_CONTEST})[.]?$|(?<=\S)\s{POINTS}[.]?$"
     rf"|(?<=\n)(?:Source|Author|Difficulty|Tags?|Topics?|Proposed by|[Ff]rom the|Category)\s?:[^\n]{{1,120}}$"
     rf"|(?<=[.?!)])\s?[*_]{{0,2}}Proposed by [A-Z][^\n]{{1,80}}$"
     rf"|(?<=\n)(?:{YEAR}\s)?(?:AMC|AIME|HMMT|USAMO|IMO)\b[ \w#/,]{{0,40}}\.?$"

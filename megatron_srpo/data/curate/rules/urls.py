@@ -35,7 +35,8 @@ LEAD_WORD = (
     r"|check(?: out)?|on)"
 )
 BARE = re.compile(
-    rf"(?P<lead>(?<![^\s(\[.,])(?:{LEAD_WORD}\s?:?\s){{1,3}})?[(\[<]?(?P<address>{ADDRESS})[)\]>]?", re.IGNORECASE
+    rf"(?P<bracket>[(\[]\s?)?(?P<lead>(?<![^\s(\[.,])(?:{LEAD_WORD}\s?:?\s){{1,3}})?[(\[<]?(?P<address>{ADDRESS})[)\]>]?",
+    re.IGNORECASE,
 )
 PHRASE = re.compile(
     r"(?P<before>(?:^|(?<=[.?!)\]])\s|\n))(?P<phrase>(?:[A-Z(*][\w'’*:-]*)(?:[ ]\(?[\w'’*:-]{1,20}){0,8}?)[ ]"
@@ -108,8 +109,10 @@ def _changed(text: str, end: int, about: bool) -> str:
             return found[0]
         if about and INPUT.search(text, max(0, found.start("address") - 30), found.start("address")):
             return found[0]
+        closed = found[0].endswith((")", "]")) or text[found.end() : found.end() + 1] in (")", "]")
+        bracket = "" if closed or not found["bracket"] else found["bracket"]
         tail = address[len(address.rstrip(TAIL + (")" if "(" not in address else ""))) :]
-        return tail.lstrip(")").replace(",", "")
+        return bracket + tail.lstrip(")").replace(",", "")
 
     changed = LINK_WITH_BRACKETS.sub(link, text)
     changed = HREF.sub(lambda found: found[1] or "", changed)
