@@ -98,7 +98,7 @@ def test_overview_has_all_tables_and_every_row_once(small: Path, show: Show) -> 
         "by source",
         "by domain",
         "by rule",
-        "conflict                       2  Another problem has the same text and another answer",
+        "Another problem has the same text and another answer",
         "up to 128",
         "rules against the labels of 14 rows",
         "conflict: alpha/12 has the same text and another answer",
@@ -242,7 +242,7 @@ def changed_part(small: Path) -> None:
         (unfinished, "the set is not finished; run srpo data curate with its config again"),
         (no_set, "no manifest.json in it"),
         (no_part, "the manifest names this file, but it is not there"),
-        (changed_part, "its content is not what the manifest says"),
+        (changed_part, "bytes, found"),
     ],
 )
 def test_a_set_that_is_not_whole(
@@ -269,7 +269,7 @@ def test_a_set_that_is_being_made_again_is_shown_and_said(small: Path, tmp_path:
         (["--source", "gamma"], "no row of --source gamma; there are alpha, beta."),
         (["--domain", "music"], "there are code, math."),
         (["--difficulty", "hard"], "no row of --difficulty hard; no row names a difficulty."),
-        (["--rule", "gone"], "there are answer_unread, conflict, contaminated, duplicate."),
+        (["--rule", "gone"], "there are conflict, contaminated, duplicate, missing."),
         (["--id", "alpha/99"], "no row alpha/99, neither kept nor left out; ids look like alpha/0"),
         (["--id", "alpha/1", "--source", "alpha"], "leave out the filters"),
     ],

@@ -23,9 +23,9 @@ class Match:
 class EvaluationIndex:
     """Every n-gram of every evaluation problem.
 
-    The numbers of the evaluation problem must be there too, in their order: problems made from one template share most of
-    their words, and are other problems.  An evaluation problem of fewer than n words matches only a text of the
-    same words: `Compute 2+2` would be found everywhere.
+    The numbers of the evaluation problem must be there too, in their order: problems made from one template share
+    most of their words, and are other problems.  An evaluation problem of fewer than n words matches only a text
+    of the same words: `Compute 2+2` would be found everywhere.
     """
 
     def __init__(self, problems: Iterable[tuple[str, str]], ngram: int, share: float) -> None:

@@ -142,15 +142,15 @@ class CodeVerifier:
         """None of them may pass; a checker of the problem's is not asked, for it may trust its programs."""
         if tests.checker is not None:
             return None
+        for program in trivial_programs(tests):
+            if self._judge.passes(program, replace(tests))[0] == len(tests.inputs):
+                shown = json.dumps(program.splitlines()[-1] if program else "")
+                return "trivial_passes", f"a program that solves nothing passes all cases: {shown}"
         if len(set(tests.expected)) == 1:
             return (
                 "trivial_passes",
                 f"a program that solves nothing passes: every case expects {tests.expected[0]!r:.40}",
             )
-        for program in trivial_programs(tests):
-            if self._judge.passes(program, replace(tests))[0] == len(tests.inputs):
-                shown = json.dumps(program.splitlines()[-1] if program else "")
-                return "trivial_passes", f"a program that solves nothing passes all cases: {shown}"
         return None
 
 

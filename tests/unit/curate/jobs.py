@@ -70,9 +70,9 @@ def lines_of(config: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def contents(config: dict[str, Any]) -> dict[str, str]:
-    """The hash of every file of a set, by name."""
+    """The hash of every file of a set, by name; not of those that tell when and by whom it was made."""
     out = Path(config["out"])
-    files = (file for file in out.rglob("*") if file.is_file() and file.name != "lock")
+    files = (file for file in out.rglob("*") if file.is_file() and file.name not in ("lock", "events.jsonl"))
     return {str(file.relative_to(out)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 

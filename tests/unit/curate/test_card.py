@@ -68,7 +68,7 @@ def test_the_confusion_of_rules_and_labels() -> None:
 def test_labels_of_a_whole_run_are_compared(tmp_path: Path) -> None:
     rows = [
         row(1, wrong=[]),
-        row(2, answer="", wrong=["answer_unread"]),
+        row(2, answer="3 +", wrong=["answer_unread"]),
         row(3, wrong=["answer_unread"]),
         row(1, wrong="duplicate"),
         row(4, solution=r"\boxed{1}", wrong=None),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,11 +22,15 @@ def match(index: EvaluationIndex, text: str) -> Match | None:
 def plain(problems: list[tuple[str, str]], text: str, ngram: int, share: float) -> set[tuple[str, float]]:
     """All best matches, by sets of tuples of words."""
     of = words(text)
+    digits = [word for word in of if word[0].isdigit()]
     grams = {tuple(of[at : at + ngram]) for at in range(len(of) - ngram + 1)}
     found = {}
     for name, problem in problems:
         its = words(problem)
         theirs = {tuple(its[at : at + ngram]) for at in range(len(its) - ngram + 1)}
+        wanted = [word for word in its if word[0].isdigit()]
+        if theirs and not any(wanted == list(some) for some in combinations(digits, len(wanted))):
+            continue
         if theirs:
             found[name] = len(theirs & grams) / len(theirs)
         elif its and its == of:

@@ -38,7 +38,7 @@ LINES: dict[str, tuple[Any, str | None]] = {
     "no UTF-8 elsewhere": (b'{"prompt": "Find one half of two.", "answer": "1", "note": "\xff"}', None),
     "a lone surrogate": (r'{"prompt": "What is \ud800 + 1?", "answer": "1"}', "surrogate"),
     "a lone surrogate as a label": (json.dumps(row(5)).replace("}", r', "wrong": ["\ud800"]}'), None),
-    "NaN as the answer": ('{"prompt": "What is nothing at all?", "answer": NaN}', "answer_unread"),
+    "NaN as the answer": ('{"prompt": "What is nothing at all?", "answer": NaN}', "no answer"),
     "NaN as the prompt": ('{"prompt": NaN, "answer": "1"}', "must be text"),
     "a number too long to read": ('{"prompt": "How many?", "answer": ' + "9" * 5000 + "}", "not valid JSON"),
     "a long number": ('{"prompt": "How many of them are there?", "answer": ' + "9" * 300 + "}", None),

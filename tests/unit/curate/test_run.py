@@ -17,7 +17,7 @@ import pytest
 
 from megatron_srpo.data.curate import run
 from megatron_srpo.data.curate.config import CurateConfig
-from megatron_srpo.data.problem_set import is_problem_set
+from megatron_srpo.data.problem_set import hold_set, is_problem_set
 from megatron_srpo.errors import SrpoError
 from tests.unit.curate.jobs import check_counts, contents, lines_of, make, row, start, values, write_rows
 
@@ -78,7 +78,7 @@ def test_counts_add_up_and_rows_are_where_they_belong(made: dict[str, Any]) -> N
         "first/7": (["contaminated"], ["100% of test/0"]),
         "first/12": (["duplicate"], ["of first/3, similarity 1.00"]),
         "second/0": (["duplicate"], ["of first/5, similarity 1.00"]),
-        "first/15": (["answer_unread"], ["'' is not an answer that equals itself"]),
+        "first/15": (["missing"], ["no answer"]),
     }
     assert [line["id"] for line in lines_of(made, "quarantined")] == ["first/14"]
     assert manifest.counts["evaluation"] == {"test": 1}
@@ -185,7 +185,7 @@ def test_what_changed_is_named(made: dict[str, Any], tmp_path: Path) -> None:
         "config.sources.second.limit was None and is 3": {
             "sources": config["sources"] | {"second": config["sources"]["second"] | {"limit": 3}}
         },
-        "config.sources was in the order first, second and is in the order second, first": {
+        "config.order was ['first', 'second'] and is ['second', 'first']": {
             "sources": {name: config["sources"][name] for name in names}
         },
     }
@@ -238,8 +238,8 @@ def test_work_that_is_half_removed_is_no_work(tmp_path: Path, monkeypatch: pytes
 
 def test_only_one_command_uses_a_folder(made: dict[str, Any]) -> None:
     with (
-        run.hold(Path(made["out"]), "taken"),
-        pytest.raises(SrpoError, match="another srpo data command uses this folder"),
+        hold_set(Path(made["out"])),
+        pytest.raises(SrpoError, match="another srpo data command works on this set"),
     ):
         make(made)
 

@@ -15,6 +15,7 @@ import pytest
 from megatron_srpo.data.curate import run, unit
 from megatron_srpo.data.curate.config import CurateConfig, load_config
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.observe.metrics import JsonLines
 from megatron_srpo.workers.host import LostError, Worker
 from tests.unit.curate.jobs import row, values, write_rows
 
@@ -25,7 +26,7 @@ class Script:
     def __init__(self, at: Path, steps: list[Any]) -> None:
         self.at, self.steps, self.requests, self.ends = at, steps, list[Any](), 0
 
-    async def ask(self, request: Any) -> None:
+    async def ask(self, request: Any, plain: object = None) -> None:
         self.requests.append(request)
 
     async def receive(self) -> Any:
@@ -67,7 +68,13 @@ LOSSES: dict[str, tuple[list[Any], dict[str, str] | None]] = {
 async def test_a_row_is_left_out_when_nothing_else_can_have_been_the_cause(name: str, tmp_path: Path) -> None:
     steps, expected = LOSSES[name]
     script = Script(tmp_path / "at", list(steps))
-    work = run._do(cast(Worker, script), {"folder": "units/a"}, tmp_path / "at", {"9": "unread"})
+    work = run._do(
+        cast(Worker, script),
+        {"folder": "units/a"},
+        tmp_path / "at",
+        {"9": "unread"},
+        JsonLines(tmp_path / "events"),
+    )
     if expected is None:
         with pytest.raises(SrpoError, match="units/a: a worker of curation was lost without being at a row"):
             await work
@@ -101,7 +108,7 @@ def test_a_unit_on_disk(tmp_path: Path) -> None:
     summary = worker.do(request | {"folder": str(folder)})
     assert summary == {
         "source": "a", "first": 70, "rows": 5, "kept": 2, "quarantined": 2, "repaired": {},
-        "refused": {"answer_unread": 1},
+        "refused": {"missing": 1},
     }  # fmt: skip
     assert [file.name for file in tmp_path.iterdir() if file.is_dir()] == [folder.name]
     assert (tmp_path / "at").read_bytes() == b""  # what is lost from here on is no row's fault

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, ...], str | None, str]] = {
     "fails the checker": (CHECKED, ("print(3)",), "reference_fails", "case 1: wrong answer"),
     "missing": (DOUBLE, (), "reference_missing", "there is no reference program"),
     "random": (DOUBLE, (RANDOM,), "tests_nondeterministic", "answers case 1 differently in two runs"),
-    "constant": (stdio("1\n", "7\n"), ("print(7)",), None, ""),
+    "constant": (stdio("1\n", "7\n"), ("print(7)",), "trivial_passes", "every case expects"),
     "prints nothing": (stdio("1\n", ""), ("pass",), "trivial_passes", '""'),
     "always yes": (stdio("1\n", "YES\n"), ("print('YES')",), "trivial_passes", "print('YES')"),
     "its input": (stdio("a b\n", "a b\n"), ("print(input())",), "trivial_passes", "stdin"),

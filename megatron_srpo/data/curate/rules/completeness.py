@@ -148,7 +148,7 @@ def _breaks_off(prompt: str, prose: str, is_code: bool) -> bool:
     if not is_code and (asks_blank(prose) or EQUALS_WHAT.search(last)):
         return False
     if ENDS_IN_DOTS.search(last):
-        return "?" not in prose and not asks_anything(SENTENCE.split(prose.rstrip("."))[0])
+        return "?" not in prose and not any(map(asks_anything, SENTENCE.split(prose.rstrip(".…"))[:-1]))
     if ENDS_IN_PUNCTUATION.search(last):
         return True
     if last.endswith(":") and not is_code:

@@ -116,7 +116,7 @@ INTERACTIVE = re.compile(
     r"|\bflush(?:ing|es)? (?:the |your |standard )*(?:output|stdout|buffer|stream|standard output|std"
     r"|cout|after)|\b(?:fflush|stdout\.flush|cout\.flush|std::endl|System\.out\.flush)\b"
     r"|\bforget to flush\b|\boutput (?:is|be|was) flushed|\bflush (?:it|after|every|each)\b"
-    r"|\bperform (?:the )?flush\b|\b(?:and|then|to) flush\b|\bflush(?=[,;.])"
+    r"|\bperform (?:the )?flush\b|\b(?:and|then|to) flush\b"
     rf"|\bcommunicat\w+ (?:directly )?with (?:the|a|our|your) {_JUDGE}\b"
     rf"|\b{_JUDGE} (?:\w+ )?(?:has|holds|hides|keeps|picks|chooses|chose|thinks of"
     rf"|fixes) (?:\w+ ){{0,3}}?(?:secret|hidden"

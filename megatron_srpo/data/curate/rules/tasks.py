@@ -10,7 +10,7 @@ from megatron_srpo.data.curate.rules.segments import squeezed, without_marks
 
 # A sentence that tells the program, or who writes it, what to do; all others are the story.
 TASK = re.compile(
-    r"(?:^[\W\d]{0,8}|; )(?:(?:your task is to|you (?:must|should|need to|have to|are (?:asked|required"
+    r"^[\W\d]{0,8}(?:(?:your task is to|you (?:must|should|need to|have to|are (?:asked|required"
     r"|expected) to)|please|task|then|finally|also|next|now|problem|question|in this (?:task|problem"
     r"|exercise|kata)"
     r"|(?:using|with|in) [^,]{1,60},|given [^,]{1,100}),?:? ){0,2}(?:write|implement|create|build"

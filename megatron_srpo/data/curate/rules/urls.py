@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from megatron_srpo.data.curate.draft import Draft
+from megatron_srpo.data.curate.rules.asking import STRONG
 from megatron_srpo.data.curate.rules.encoding import decoded, decoded_code
 from megatron_srpo.data.curate.rules.fields import change_prompt, settled
 from megatron_srpo.data.curate.rules.html import without_html
@@ -40,7 +41,7 @@ BARE = re.compile(
 )
 PHRASE = re.compile(
     r"(?P<before>(?:^|(?<=[.?!)\]])\s|\n))(?P<phrase>(?:[A-Z(*][\w'’*:-]*)(?:[ ]\(?[\w'’*:-]{1,20}){0,8}?)[ ]"
-    rf"[(\[<]?(?:{ADDRESS})[)\]>.]{{0,2}}(?=\s*$|\s*\n)"
+    rf"(?:{ADDRESS})\.?(?=\s*$|\s*\n)"
 )
 # Before an address that the problem is about.
 INPUT = re.compile(
@@ -118,11 +119,12 @@ def _changed(text: str, end: int, about: bool) -> str:
     changed = HREF.sub(lambda found: found[1] or "", changed)
     if changed != text:
         return changed
+    before = text
     if not about:
         # A short phrase that does nothing but lead to an address, to the end of its line or sentence.
-        text = PHRASE.sub(lambda found: found["before"], text)
+        text = PHRASE.sub(lambda found: found[0] if STRONG.search(found["phrase"]) else found["before"], text)
     changed = BARE.sub(bare, text)
-    return text if changed == text else _tidy(changed)
+    return text if changed == before else _tidy(changed)
 
 
 def _is_quoted(text: str, start: int) -> bool:
