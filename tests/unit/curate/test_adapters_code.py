@@ -278,7 +278,7 @@ OUTCOMES: Outcomes = {
             references=("def one(): return 1",),
         ),
         Draft("code", "Return 1."),
-        "the column prompt is missing",
+        Draft("math", "", "4"),
         "the domain must be math or code, found 'art'.",
         "the column options is no readable JSON",
         "the column references is no readable JSON",

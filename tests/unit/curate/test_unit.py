@@ -70,7 +70,7 @@ async def test_a_row_is_left_out_when_nothing_else_can_have_been_the_cause(name:
     script = Script(tmp_path / "at", list(steps))
     work = run._do(
         cast(Worker, script),
-        {"folder": "units/a"},
+        {"folder": "units/a", "source": "a"},
         tmp_path / "at",
         {"9": "unread"},
         JsonLines(tmp_path / "events"),

@@ -29,6 +29,8 @@ def problems(row: Row) -> Draft:
     """Rows with our own columns; those that we do not know become notes, as does an object `meta`."""
     named = next((name for name in PROMPTS if row.get(name) is not None), None)
     named = named or next((name for name in PROMPTS if name in row), PROMPTS[0])
+    if named not in row and any(name in row for name in READ):
+        row = {**row, named: ""}  # JSON lines leave out what is empty; the rule `missing` refuses it
     tests = _tests(row.get("tests"))
     options = [number_or_text(option, "an option") for option in listing(row.get("options"), "the column options")]
     others = {str(name): str(name) for name in row if name not in READ and name != named}

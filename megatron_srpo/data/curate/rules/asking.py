@@ -53,7 +53,8 @@ NAMED = re.compile(
 """What is asked for is named and nothing else: `Derivative of x^3`."""
 STRONG = re.compile(
     r"\b(?:find|compute|calculate|evaluate|determine|simplify|solve|how many|how much|what|prove"
-    r"|show that|verify that|asked|output|print|return|name the|subtract|respond with|copy)\b",
+    r"|show that|verify that|asked|output|print|return|name the|subtract|respond with|copy|format"
+    r"|establish|proved)\b",
     re.IGNORECASE,
 )
 BLANK = re.compile(

@@ -59,6 +59,8 @@ META_OPTION = re.compile(
 )
 STEM_NEEDS_BLANK = re.compile(r"(?:[\w$\])}=]|[,:;—–-])$")
 BLANK_BRACKETS = re.compile(r"[(（]\s{0,9}[)）]\s?\.?\s?$")
+NAMES_SOMETHING = re.compile(r"(?:denotes?|be|represents?|stands? for|and|or)\b|[-+=]\s")
+"""Behind a letter in brackets that is a name: (A) denote the area."""
 LONGEST_OPTION = 400
 LONGEST_PROMPT = 20_000  # a longer one is no question with choices
 
@@ -128,6 +130,8 @@ def _in_prompt(prompt: str) -> Choices | None:
     options = tuple(_clean(prompt[marker.end() : end]) for marker, end in zip(run, ends, strict=True))
     stem = _stem(prompt[: run[0].start()])
     if not all(options) or max(map(len, options)) > LONGEST_OPTION or _continues(prompt[run[-1].end() :]):
+        return None
+    if any(map(NAMES_SOMETHING.match, options)):
         return None
     if any(_asks(option) for option in options) or re.search(r"\n\s*\n\s*\S", options[-1]):
         return None

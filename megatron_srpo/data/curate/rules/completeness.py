@@ -88,7 +88,8 @@ TASK = re.compile(
     r"|choose|show|display|train|solve|connect|parse|rotate|reverse|merge|remove|select|query|queries"
     r"|output|read|rename|append|restore|minimize|maximize|estimate|decide|what|how many"
     r"|interactive|look up|change|swap|add|strip|encrypt|decrypt|encode|decode|pick|join|split|apply|move|put"
-    r"|fill|list|group|shift|extract|provide|copy|drop|flatten|ping|evaluate|simplify|insert|assign|test|whether"
+    r"|fill|list|group|shift|extract|provide|copy|format|drop|flatten|ping|evaluate|simplify|insert"
+    r"|assign|test|whether"
     r"|synchroni[sz]e|stream|monitor)s?\b|\?",
     re.IGNORECASE,
 )

@@ -47,7 +47,7 @@ NAMED = re.compile(
     r"(?:below |above )?(?:in|on|by|as in) (?:the |this |each )?(?:following |accompanying |adjacent "
     r"|given |right |left )?"
     rf"(?:[a-z-]{{2,14}} )?{_ANY}\b"
-    rf"|\b(?:figure|fig\.|diagram|picture) ?(?:\(?\d{{1,2}}(?:[-.]\d{{1,2}})?\)?(?:[\s,.;:)a]|$)"
+    rf"|(?<!the )\b(?:figure|fig\.|diagram|picture) ?(?:\(?\d{{1,2}}(?:[-.]\d{{1,2}})?\)?(?:[\s,.;:)a]|$)"
     r"|[A-D](?=[,.;:) ]))"
     r"|\b(?:pictured|depicted|illustrated|drawn|sketched|graphed|plotted)(?: (?:below|above|here"
     r"|at right|on the right))"

@@ -131,7 +131,7 @@ def _parts_that_ask(prose: str) -> int:
         stem = prose[: markers[0].start()]
         ends = [marker.start() for marker in markers[1:]] + [len(prose)]
         parts = [prose[marker.end() : end].strip() for marker, end in zip(markers, ends, strict=True)]
-        if any(map(GUIDELINE.match, parts)):
+        if any(map(GUIDELINE.match, parts)) or _are_steps(parts):
             continue
         asking = sum(map(_asks, parts))
         if markers[0].lastgroup == "part" and asking:
@@ -143,6 +143,12 @@ def _parts_that_ask(prose: str) -> int:
             asking = len(parts)
         best = max(best, asking)
     return best
+
+
+def _are_steps(parts: list[str]) -> bool:
+    """Whether the parts are what to do, and the one question stands on a line behind them."""
+    _, line, behind = parts[-1].partition("\n")
+    return bool(line) and "?" in behind and not any("?" in part for part in parts[:-1])
 
 
 def _asks(part: str) -> bool:

@@ -57,6 +57,7 @@ STANDARD = re.compile(
 )
 
 PLAINLY_FILES = re.compile(
+    r"\bname of a directory\b|\bdirector(?:y|ies) [^.\n]{0,40}\brecursively\b|"
     r"[(\[](?:input |output )?file:? [`'\"]?\w+\.\w{2,4}[`'\"]?[)\]]"
     r"|\b(?:stored|saved|kept|contained|written|given) in (?:a|an|the) (?:\w+ )?(?:file"
     r"|spreadsheet)\b[^.\n]{0,80}\b"
@@ -116,7 +117,7 @@ INTERACTIVE = re.compile(
     r"|\bflush(?:ing|es)? (?:the |your |standard )*(?:output|stdout|buffer|stream|standard output|std"
     r"|cout|after)|\b(?:fflush|stdout\.flush|cout\.flush|std::endl|System\.out\.flush)\b"
     r"|\bforget to flush\b|\boutput (?:is|be|was) flushed|\bflush (?:it|after|every|each)\b"
-    r"|\bperform (?:the )?flush\b|\b(?:and|then|to) flush\b"
+    r"|\bperform (?:the )?flush\b|\b(?:must|should|has to|needs to) be flushed\b|\b(?:and|then|to) flush\b"
     rf"|\bcommunicat\w+ (?:directly )?with (?:the|a|our|your) {_JUDGE}\b"
     rf"|\b{_JUDGE} (?:\w+ )?(?:has|holds|hides|keeps|picks|chooses|chose|thinks of"
     rf"|fixes) (?:\w+ ){{0,3}}?(?:secret|hidden"

@@ -74,9 +74,9 @@ ANALYSED = re.compile(
 )
 CLOCK = re.compile(
     r"\b(?:current|today'?s|present|system|local|actual) (?:system )?(?:date|time|year|timestamp"
-    r"|datetime|day|month|clock)\b(?! (?:of the clock|complexity|limit|step|unit|shown|frame"
+    r"|datetime|day|month|hour|minute|clock)\b(?! (?:of the clock|complexity|limit|step|unit|shown|frame"
     r"|in (?:the )?(?:simulation))| \w+ is)|\btoday['’]s date\b|\bage (?:of \w+ )?today\b"
-    r"|\bas of (?:today|now)\b|\btime\.time\("
+    r"|\bas of (?:today|now)\b|\bsince the (?:start of the )?(?:unix )?epoch\b|\btime\.time\("
     r"|\bdatetime\.(?:now|today)|\bdate\.today|\btime elapsed since the program\b"
     r"|\bexecution time of\b|\b(?:days|time) (?:from|until|since) (?:today|now)\b",
     re.IGNORECASE,

@@ -110,7 +110,7 @@ def _changed(text: str, end: int, about: bool) -> str:
             return found[0]
         if about and INPUT.search(text, max(0, found.start("address") - 30), found.start("address")):
             return found[0]
-        closed = found[0].endswith((")", "]")) or text[found.end() : found.end() + 1] in (")", "]")
+        closed = found[0].rstrip(TAIL).endswith((")", "]")) or text[found.end() : found.end() + 1] in (")", "]")
         bracket = "" if closed or not found["bracket"] else found["bracket"]
         tail = address[len(address.rstrip(TAIL + (")" if "(" not in address else ""))) :]
         return bracket + tail.lstrip(")").replace(",", "")
