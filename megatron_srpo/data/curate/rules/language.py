@@ -21,6 +21,7 @@ ENGLISH = re.compile(
     re.IGNORECASE,
 )
 ENGLISH_SHARE = 0.15  # of the words
+MOST_BYTES = 1.1  # a character, of a text in Latin letters
 WORDS = re.compile(r"[^\W\d_]{2,40}")
 SMALL_WORDS = re.compile(r"(?<![\w\\])[a-zà-ÿ][a-zà-ÿ]{1,30}(?![\w(])")
 ALSO_ENGLISH = re.compile(
@@ -39,6 +40,9 @@ def language(draft: Draft, settings: RuleSettings) -> str | None:
         return None
     ours = {SAME.get(code, code) for code in settings.languages}
     text = draft.prompt[:LONGEST]
+    is_latin = len(text.encode("utf-8", "replace")) < MOST_BYTES * len(text)
+    if "en" in ours and is_latin and share_of_english(text) >= ENGLISH_SHARE:
+        return None  # whatever the classifier, which takes a few names for another language, would say
     found = mixing(text, _section(()))
     if found.main in ours:
         return None
