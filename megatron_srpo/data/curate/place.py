@@ -13,4 +13,4 @@ class Place(Section):
     path: str = Field(description="file or pattern of files (parquet, json, jsonl, arrow), folder, or hub name")
     split: str = Field("train", description="of a folder or a set on the hub")
     subset: str | None = Field(None, description="of a set on the hub; also called config")
-    revision: str | None = Field(None, description="of a set on the hub; none: the newest")
+    revision: str | None = Field(None, description="of a set on the hub; none: the newest when it begins")

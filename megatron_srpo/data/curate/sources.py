@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow
 import xxhash
@@ -43,7 +44,9 @@ READERS: dict[str, Callable[[Path], Iterator[Piece]]] = {
 }
 CHUNK_BYTES = 2**25  # of the rows in memory
 HASHED_BYTES = 2**20  # at a time
-
+HUB_SECONDS = 30.0  # for one answer
+COMMIT = re.compile("[0-9a-f]{40}")
+SomePlace = TypeVar("SomePlace", bound=Place)
 
 Rows = Callable[[], list[Row]]
 """Decodes some rows."""
@@ -88,12 +91,30 @@ def chunks(source: Place, rows: int, limit: int | None = None) -> Iterator[Chunk
         yield Chunk(first, size, _joined(waiting))
 
 
+def pinned(source: SomePlace) -> SomePlace:
+    """A set on the hub at the commit that its revision is now, for a branch may move while it is read.
+
+    Raises:
+        SrpoError: when the hub does not say.
+    """
+    if COMMIT.fullmatch(source.revision or "") or Path(source.path).is_dir() or local_files(source) is not None:
+        return source
+    import huggingface_hub
+
+    try:
+        commit = huggingface_hub.HfApi().dataset_info(source.path, revision=source.revision, timeout=HUB_SECONDS).sha
+    except Exception as error:  # of the network, of the hub, of the name: anything
+        raise SrpoError(
+            f"{source.path}: neither a file nor a folder, and the hub cannot be asked for its revision "
+            f"{source.revision or 'main'} ({type(error).__name__}: {one_line(error):.300})."
+        ) from None
+    return source.model_copy(update={"revision": commit})
+
+
 def fingerprint(source: Place) -> dict[str, Any]:
     """What was read, so that a later start notices when it is another: files with hash, or the name on the hub."""
     folder = Path(source.path)
-    files = (
-        sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else local_files(source)
-    )
+    files = sorted(_visible_files(folder)) if folder.is_dir() else local_files(source)
     if files is None:
         return {"hub": source.path, "subset": source.subset, "split": source.split, "revision": source.revision}
     common = os.path.commonpath([file.parent for file in files]) if files else ""
@@ -128,6 +149,8 @@ def local_files(source: Place) -> list[Path] | None:
             raise SrpoError(f"{source.path}: there is no such file (looked for {path.absolute()}).")
         return None
     for file in found:
+        if file.is_dir():
+            raise SrpoError(f"{file}: is a folder; {source.path} must find files only.")
         if file.suffix not in READERS:
             raise SrpoError(f"{file}: unknown kind of file; expected {', '.join(READERS)}.")
     return found
@@ -158,6 +181,7 @@ def _limited(pieces: Iterable[Piece], limit: int | None) -> Iterator[Piece]:
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
+    """Without what `datasets` does not read: notes of git and of downloads, which may change by themselves."""
     for file in folder.rglob("*"):
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts):
             yield file
@@ -173,8 +197,12 @@ def _parquet_rows(file: Path) -> int:
 
 
 def _identity(file: Path) -> dict[str, Any]:
-    digest = xxhash.xxh3_128()
-    with file.open("rb") as opened:
-        while part := opened.read(HASHED_BYTES):
-            digest.update(part)
-    return {"bytes": file.stat().st_size, "xxh3": digest.hexdigest()}
+    digest, size = xxhash.xxh3_128(), 0
+    try:
+        with file.open("rb") as opened:
+            while part := opened.read(HASHED_BYTES):
+                digest.update(part)
+                size += len(part)
+    except OSError as error:
+        raise SrpoError(f"{file}: cannot be read ({error.strerror}); restore it or leave it out.") from None
+    return {"bytes": size, "xxh3": digest.hexdigest()}

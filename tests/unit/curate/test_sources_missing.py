@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,6 +128,48 @@ def test_the_fingerprint_knows_every_file(tmp_path: Path) -> None:
     moved = tmp_path.with_name("moved")
     shutil.move(tmp_path, moved)
     assert sources.fingerprint(Place(path=str(moved))) == after[1]
+
+
+def test_the_fingerprint_of_a_folder_leaves_out_what_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    before = sources.fingerprint(Place(path=str(tmp_path)))
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "rows.jsonl.metadata").write_text("when it was downloaded")
+    assert sources.fingerprint(Place(path=str(tmp_path))) == before
+
+
+def test_what_a_pattern_finds_must_be_readable_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    for pattern, said in (("*.parquet", "folder.parquet: is a folder"), ("*.jsonl", "link.jsonl: cannot be read")):
+        with pytest.raises(SrpoError, match=said):
+            sources.fingerprint(Place(path=str(tmp_path / pattern)))
+
+
+def test_a_name_on_the_hub_is_read_at_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def info(self: object, path: str, *, revision: str | None, timeout: float) -> SimpleNamespace:
+        asked.append((path, revision))
+        return SimpleNamespace(sha="a" * 40)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", info)
+    assert sources.pinned(Place(path="some/set")).revision == "a" * 40
+    assert sources.pinned(Place(path="some/set", revision="main", subset="b")).revision == "a" * 40
+    assert sources.pinned(Place(path="some/set", revision="b" * 40)).revision == "b" * 40
+    (tmp_path / "rows.jsonl").touch()
+    for path in (tmp_path, tmp_path / "rows.jsonl"):
+        assert sources.pinned(Place(path=str(path))).revision is None
+    assert asked == [("some/set", None), ("some/set", "main")]
+
+
+def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def info(self: object, path: str, **options: object) -> None:
+        raise ConnectionError("no way\nto it")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", info)
+    with pytest.raises(SrpoError, match=r"^nobody/nothing: .* revision main \(ConnectionError: no way to it\)\.$"):
+        sources.pinned(Place(path="nobody/nothing"))
 
 
 def test_the_fingerprint_of_a_name_is_the_name() -> None:
