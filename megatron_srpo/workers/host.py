@@ -42,6 +42,8 @@ class Order:
     """Address space of one worker in bytes."""
     what: str
     """What they are called in messages, as `reward workers`."""
+    start_seconds: float = START_SECONDS
+    """How long the factory may take."""
 
 
 class Nursery:
@@ -65,14 +67,17 @@ class Nursery:
         self._control.send(json.dumps(order).encode())
         self._control.setblocking(False)
         loop = asyncio.get_running_loop()
+        what, seconds = self._order.what, self._order.start_seconds
         try:
-            answer = await asyncio.wait_for(loop.sock_recv(self._control, nursery.LONGEST_REQUEST), START_SECONDS)
-        except (TimeoutError, ConnectionError):
+            answer = await asyncio.wait_for(loop.sock_recv(self._control, nursery.LONGEST_REQUEST), seconds)
+        except TimeoutError:
+            answer = f"the {what} were not ready after {seconds:g} seconds; look for a busy machine".encode()
+        except ConnectionError:
             answer = b""
         self._control.settimeout(END_SECONDS)  # a burst of requests may have to wait until it has read some
         if answer != nursery.READY.encode():
             await self.close()
-            raise SrpoError(answer.decode() or f"the {self._order.what} did not start; their last words are above")
+            raise SrpoError(answer.decode() or f"the {what} did not start; their last words are above")
 
     def fork(self, name: int, connection: socket.socket, status: int) -> None:
         """Ask for a worker; raises SrpoError when the process is gone."""

@@ -47,8 +47,10 @@ class Twins:
     """The duplicates, ascending."""
     of: Rows
     """For each, the first problem of its cluster, which stays."""
+    like: Rows
+    """For each, the member of its cluster that is most similar to it, of those that it was compared with."""
     similarity: NDArray[np.float32]
-    """For each, the largest estimated similarity with a member of its cluster."""
+    """For each, the estimated similarity with that one."""
 
 
 def near_duplicates(
@@ -110,7 +112,8 @@ def _candidates(keys: Hashes) -> Hashes:
 def _clusters(rows: int, one: Rows, other: Rows, similarity: NDArray[np.float32]) -> Twins:
     """The connected components of the pairs; the first row of each stays."""
     if not len(one):
-        return Twins(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        none = np.empty(0, np.int64)
+        return Twins(none, none, none, np.empty(0, np.float32))
     # Imported here: it takes a third of a second.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -119,11 +122,13 @@ def _clusters(rows: int, one: Rows, other: Rows, similarity: NDArray[np.float32]
     _, labels = connected_components(graph, directed=False)
     _, first = np.unique(labels, return_index=True)
     leader = first[labels]
-    best = np.zeros(rows, np.float32)
-    np.maximum.at(best, one, similarity)
-    np.maximum.at(best, other, similarity)
+    # Each pair from both sides, sorted: the first of each row is its most similar one, of equal ones the earliest.
+    row, like, similarity = np.r_[one, other], np.r_[other, one], np.r_[similarity, similarity]
+    order = np.lexsort((like, -similarity, row))
+    in_pairs, best = np.unique(row[order], return_index=True)
     duplicates = np.flatnonzero(leader != np.arange(rows))
-    return Twins(duplicates, leader[duplicates], best[duplicates])
+    nearest = order[best[np.searchsorted(in_pairs, duplicates)]]
+    return Twins(duplicates, leader[duplicates], like[nearest], similarity[nearest])
 
 
 def same_text(text_keys: Hashes, answer_keys: Hashes) -> list[Rows]:

@@ -21,7 +21,9 @@ def read_evaluation(section: ContaminationSection) -> EvaluationIndex:
 
 def _problems(section: ContaminationSection) -> Iterator[tuple[str, str]]:
     for name, of in section.sets.items():
+        rows = 0
         for chunk in chunks(of, ROWS):
+            rows += chunk.size
             for number, row in enumerate(chunk.rows(), chunk.first):
                 where = f"contamination.sets.{name}, {of.path}: row {number + 1}"
                 try:
@@ -31,3 +33,5 @@ def _problems(section: ContaminationSection) -> Iterator[tuple[str, str]]:
                 if not isinstance(text, str) or not text.strip():
                     raise SrpoError(f"{where}: expected text in column {of.column!r}, found {text!r:.60}.")
                 yield f"{name}/{number}", text
+        if not rows:  # else nothing would be found, and nobody would know why
+            raise SrpoError(f"contamination.sets.{name}, {of.path}: there are no rows in it.")

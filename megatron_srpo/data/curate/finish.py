@@ -41,6 +41,11 @@ Verdict = tuple[str, str]
 """The rule that refuses a problem for another problem's sake, and why."""
 
 
+def versions() -> dict[str, str]:
+    """Of this project and of the libraries that decide what is kept."""
+    return {"megatron-srpo": megatron_srpo.__version__, **{library: version(library) for library in LIBRARIES}}
+
+
 class Finish:
     """The steps behind the workers."""
 
@@ -65,14 +70,14 @@ class Finish:
         self._groups = same_text(text, answers)
         return [[str(self._units.find(int(row), "answer")) for row in group] for group in self._groups]
 
-    def write(self, agreeing: list[bool]) -> Manifest:
+    def write(self, agreeing: list[list[bool]]) -> Manifest:
         """Find duplicates and write the set.
 
         Args:
-            agreeing: for each list of answers of `same_texts`, whether they all mean the same.
+            agreeing: for each list of answers of `same_texts`, which of them mean the same as the first.
         """
-        for group, same in zip(self._groups, agreeing, strict=True):
-            self._judge_group(group, same)
+        for group, agrees in zip(self._groups, agreeing, strict=True):
+            self._judge_group(group, agrees)
         started = time.monotonic()
         self._find_twins()
         found = len(self._twins.rows) if self._twins is not None else 0
@@ -95,10 +100,7 @@ class Finish:
             counts={**statistics.counts(), "confusion": confusion.table()},
             inputs=self._inputs,
             config=self._config.identity(),
-            versions={
-                "megatron-srpo": megatron_srpo.__version__,
-                **{library: version(library) for library in LIBRARIES},
-            },
+            versions=versions(),
         )
         replace_file(out / CARD, card(manifest).encode())
         commit(out, manifest)
@@ -114,15 +116,16 @@ class Finish:
             f"{self._config.out / CARD} says why"
         )
 
-    def _judge_group(self, group: NDArray[np.int64], same: bool) -> None:
+    def _judge_group(self, group: NDArray[np.int64], agrees: list[bool]) -> None:
         """Problems with one text: with one answer only the first stays, with several none."""
-        skip, first = self._config.rules.skip, int(group[0])
+        skip, first, same = self._config.rules.skip, int(group[0]), all(agrees)
         if same and self._config.duplicates is not None and "duplicate" not in skip:
             for row in group[1:]:
                 self._verdicts[int(row)] = "duplicate", f"of {self._units.name(first)}, the same text"
         if not same and "conflict" not in skip:
-            for row in group:
-                other = self._units.name(first if row != first else int(group[1]))
+            another = int(group[agrees.index(False)])
+            for row, as_first in zip(group, agrees, strict=True):
+                other = self._units.name(another if as_first else first)
                 self._verdicts[int(row)] = "conflict", f"{other} has the same text and another answer"
 
     def _find_twins(self) -> None:
@@ -164,9 +167,10 @@ class Finish:
         if self._twins is not None:
             start, end = np.searchsorted(self._twins.rows, [first, last])
             for at in range(start, end):
-                other, similarity = self._units.name(int(self._twins.of[at])), float(self._twins.similarity[at])
-                row = int(self._twins.rows[at]) - first
-                found[row] = "duplicate", f"of {other}, similarity {similarity:.2f}"
+                of, like = int(self._twins.of[at]), int(self._twins.like[at])
+                way = "" if like == of else f" by way of {self._units.name(like)}"
+                reason = f"of {self._units.name(of)}{way}, similarity {self._twins.similarity[at]:.2f}"
+                found[int(self._twins.rows[at]) - first] = "duplicate", reason
         return found
 
 

@@ -1,11 +1,11 @@
 """`srpo data curate`: hands units to workers, and makes a set of what they have written.
 
-    OUT/work/job.json          what is being made: config and inputs
+    OUT/work/job.json          what is being made, and with what: config, inputs, versions
     OUT/work/units/NAME/       finished units, see unit.py
     OUT/events.jsonl           what happened when: starts, rows that workers were lost with, times of the steps
 
-A unit that is there is never done again.  Which rows it has depends on the config and the inputs alone, so a
-run that was killed and went on with other workers ends in the same bytes as one that nothing disturbed.
+A unit that is there is never done again.  What is in it depends on the config, inputs and versions alone, so a run
+that was killed and went on with other workers ends in the same bytes as one that nothing disturbed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rich.console import Console
 from megatron_srpo.data.curate import sources, unit
 from megatron_srpo.data.curate.config import CurateConfig
 from megatron_srpo.data.curate.draft import BadRow
-from megatron_srpo.data.curate.finish import Finish
+from megatron_srpo.data.curate.finish import Finish, versions
 from megatron_srpo.data.curate.place import Place
 from megatron_srpo.data.curate.progress import Bars
 from megatron_srpo.data.curate.readers import Row
@@ -36,10 +36,11 @@ from megatron_srpo.launch.stop import run_until_signal
 from megatron_srpo.observe.metrics import JsonLines
 from megatron_srpo.recipe.differences import changed_keys
 from megatron_srpo.tasks import gather_or_cancel
-from megatron_srpo.workers.host import GRACE_SECONDS, LostError, Nursery, Order, Worker
+from megatron_srpo.workers.host import GRACE_SECONDS, START_SECONDS, LostError, Nursery, Order, Worker
 
 JOB, UNITS = "job.json", "units"
 TOO_LONG = "ended by SIGALRM"
+EVALUATION_SECONDS = 3600.0  # for evaluation sets to be read; they may have to come from the hub
 CHANCES = 2  # of a row with which a worker was lost
 
 
@@ -66,6 +67,7 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
     """
     with hold_set(config.out):
         work = config.out / "work"
+        config = _pinned(config)
         job = {"config": config.identity(), "inputs": _inputs(config)}
         if fresh:
             _discard(work)
@@ -75,6 +77,7 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
             _discard(work)
             console.print(f"{config.out}: the set is finished", highlight=False)
             return
+        job |= {"versions": versions()}  # of work alone: a finished set needs no other one
         if (work / JOB).exists():
             _compare(config.out, json.loads((work / JOB).read_text(encoding="utf-8")), job)
         else:
@@ -228,15 +231,15 @@ def _row_at(at: Path) -> str:
     return str(int.from_bytes(number, "little")) if number else ""
 
 
-async def _agree(worker: Worker, answers: list[str]) -> bool:
-    """Whether answers all mean the same; what cannot be compared does not."""
+async def _agree(worker: Worker, answers: list[str]) -> list[bool]:
+    """Which answers mean the same as the first; what cannot be compared does not."""
     for _ in range(CHANCES):
         try:
             await worker.ask({"compare": answers})
-            return bool(await worker.receive())
+            return list(await worker.receive())
         except LostError:
             await worker.end(GRACE_SECONDS)
-    return False
+    return [True] + [False] * (len(answers) - 1)
 
 
 def _order(config: CurateConfig) -> Order:
@@ -245,6 +248,18 @@ def _order(config: CurateConfig) -> Order:
         config.model_dump(mode="json"),
         config.worker_memory_megabytes * 2**20,
         "workers of curation",
+        START_SECONDS + (EVALUATION_SECONDS if config.contamination.sets else 0),
+    )
+
+
+def _pinned(config: CurateConfig) -> CurateConfig:
+    """The config with all sets on the hub at one commit each; raises SrpoError when one is not there."""
+    sets = {name: sources.pinned(of) for name, of in config.contamination.sets.items()}
+    return config.model_copy(
+        update={
+            "sources": {name: sources.pinned(of) for name, of in config.sources.items()},
+            "contamination": config.contamination.model_copy(update={"sets": sets}),
+        }
     )
 
 
@@ -261,6 +276,6 @@ def _compare(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises SrpoError with the first difference between what was begun and what is asked for."""
     for key, (old, new) in changed_keys(before, now).items():
         raise SrpoError(
-            f"{out}: holds work on another set: {key} was {old!r:.80} and is {new!r:.80}; give another `out`, or "
-            "--fresh to begin again"
+            f"{out}: holds work that was begun otherwise: {key} was {old!r:.80} and is {new!r:.80}; give "
+            "another `out`, or --fresh to begin again"
         )

@@ -102,7 +102,9 @@ def pinned(source: SomePlace) -> SomePlace:
     import huggingface_hub
 
     try:
-        commit = huggingface_hub.HfApi().dataset_info(source.path, revision=source.revision, timeout=HUB_SECONDS).sha
+        commit = (
+            huggingface_hub.HfApi().dataset_info(source.path, revision=source.revision, timeout=HUB_SECONDS).sha
+        )
     except Exception as error:  # of the network, of the hub, of the name: anything
         raise SrpoError(
             f"{source.path}: neither a file nor a folder, and the hub cannot be asked for its revision "

@@ -127,6 +127,9 @@ class UnitWorker:
             request: `folder` for the unit, `source`, `first` (number of the first row), `rows`, `at` (file for
                 the number of the present row), `lost` (rows that a worker was lost with, and how).
         """
+        folder = Path(request["folder"])
+        if folder.exists():  # by a worker that was lost before it could say so
+            return dict(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
         unit = Unit(request["source"], request["first"])
         source, lost = self._config.sources[unit.source], dict(request["lost"])
         progress = os.open(request["at"], os.O_WRONLY | os.O_CREAT, 0o644)
@@ -141,13 +144,13 @@ class UnitWorker:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             os.close(progress)
-        return write_unit(Path(request["folder"]), unit, self._permutations)
+        return write_unit(folder, unit, self._permutations)
 
-    def compare(self, answers: list[str]) -> bool:
-        """Whether reference answers all mean the same as the first."""
+    def compare(self, answers: list[str]) -> list[bool]:
+        """Which reference answers mean the same as the first."""
         signal.setitimer(signal.ITIMER_REAL, CLEANING_SECONDS)
         first, *others = answers
-        same = all(answers_agree(other, first, self._config.verify.math.tolerance) for other in others)
+        same = [True, *(answers_agree(other, first, self._config.verify.math.tolerance) for other in others)]
         signal.setitimer(signal.ITIMER_REAL, 0)
         return same
 

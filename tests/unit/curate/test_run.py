@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -10,13 +11,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from rich.console import Console
 
 from megatron_srpo.data.curate import run
 from megatron_srpo.data.curate.config import CurateConfig
+from megatron_srpo.data.curate.run import curate
 from megatron_srpo.data.problem_set import hold_set, is_problem_set
 from megatron_srpo.errors import SrpoError
 from tests.unit.curate.jobs import check_counts, contents, lines_of, make, row, start, values, write_rows
@@ -206,6 +210,51 @@ def test_what_changed_is_named(made: dict[str, Any], tmp_path: Path) -> None:
         make(config | {"rows_per_part": 6})
 
 
+def test_work_of_other_versions_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = values(tmp_path, {"a": write_rows(tmp_path / "rows.jsonl", [row(number) for number in range(9)])})
+    begun(config, until=1)
+    versions = run.versions
+    monkeypatch.setattr(run, "versions", lambda: versions() | {"ftfy": "99"})
+    with pytest.raises(SrpoError, match=r"versions.ftfy was '.*' and is '99'.*--fresh"):
+        make(config)
+    made = make(config, fresh=True)
+    monkeypatch.undo()
+    assert make(config) == made  # what is finished stays finished
+
+
+def test_a_set_on_the_hub_is_one_commit_from_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha="c" * 40))
+    monkeypatch.setattr(run, "run_until_signal", lambda work: work.close())
+    config = values(tmp_path, {"a": "some/set"}, contamination={"sets": {"b": {"path": "other/set"}}})
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_discard", lambda work: None)
+        curate(CurateConfig.model_validate(config), False, Console(file=io.StringIO()))
+    job = json.loads((tmp_path / "out" / "work" / "job.json").read_text())
+    assert job["config"]["sources"]["a"]["revision"] == job["inputs"]["a"]["revision"] == "c" * 40
+    assert job["inputs"]["contamination/b"]["revision"] == "c" * 40
+
+
+def test_a_contradicting_row_names_one_that_has_another_answer(tmp_path: Path) -> None:
+    rows = [row(4, answer=answer) for answer in ("9", "9.0", "10", "9")]
+    config = values(tmp_path, {"a": write_rows(tmp_path / "rows.jsonl", rows)})
+    make(config)
+    named = [line["reasons"][0].partition(" ")[0] for line in lines_of(config, "refused")]
+    assert named == ["a/2", "a/2", "a/0", "a/2"]
+
+
+def test_a_duplicate_of_a_duplicate_says_what_it_is_like(tmp_path: Path) -> None:
+    story = "{} has apples; {} has pears; {} has plums; Dora has nuts; Emil has figs. How many are there in all?"
+    names = (("Anna", "Bert", "Cleo"), ("Finn", "Bert", "Cleo"), ("Finn", "Gerd", "Hans"))
+    rows = [{"prompt": story.format(*of), "answer": "7"} for of in names]
+    config = values(tmp_path, {"a": write_rows(tmp_path / "a.jsonl", rows)}, duplicates={"similarity": 0.45})
+    make(config)
+    first, second = (line["reasons"][0] for line in lines_of(config, "refused"))
+    assert first.startswith("of a/0, similarity 0.")
+    assert second.startswith("of a/0 by way of a/1, similarity 0.")
+
+
 def test_a_fresh_run_over_a_finished_set_can_be_gone_on_with(made: dict[str, Any], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(Path(made["out"]).parent, tmp_path / "copy"))
     config = made | {"out": str(folder / "out"), "rows_per_part": 6}
@@ -277,8 +326,9 @@ def test_what_cannot_be_read_of_an_evaluation_set_is_named(tmp_path: Path) -> No
     for bad, said in (
         ("no JSON", "row 2: the line is not valid JSON"),
         ('{"prompt": 3}', "row 2: expected text in"),
+        (None, "there are no rows in it"),
     ):
-        sets = {"test": {"path": write_rows(tmp_path / "test.jsonl", [row(1), bad])}}
+        sets = {"test": {"path": write_rows(tmp_path / "test.jsonl", [row(1), bad] if bad else [])}}
         config = values(
             tmp_path, {"a": write_rows(tmp_path / "rows.jsonl", [row(1)])}, contamination={"sets": sets}
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import signal
@@ -16,8 +17,9 @@ from megatron_srpo.data.curate import run, unit
 from megatron_srpo.data.curate.config import CurateConfig, load_config
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.observe.metrics import JsonLines
+from megatron_srpo.workers import host
 from megatron_srpo.workers.host import LostError, Worker
-from tests.unit.curate.jobs import row, values, write_rows
+from tests.unit.curate.jobs import children, row, values, write_rows
 
 
 class Script:
@@ -85,17 +87,23 @@ async def test_a_row_is_left_out_when_nothing_else_can_have_been_the_cause(name:
 
 
 async def test_answers_that_cannot_be_compared_contradict_each_other(tmp_path: Path) -> None:
-    for steps, expected in (([True], True), ([(KILL, None), True], True), ([(LATE, None), (LATE, None)], False)):
+    found, none = [True, True], [True, False]
+    for steps, expected in (([found], found), ([(KILL, None), found], found), ([(LATE, None)] * 2, none)):
         script = Script(tmp_path / "at", list(steps))
-        assert await run._agree(cast(Worker, script), ["1", "2"]) is expected
+        assert await run._agree(cast(Worker, script), ["1", "2"]) == expected
 
 
 def test_answers_are_compared_as_the_config_says(tmp_path: Path) -> None:
     config = values(tmp_path, {"a": "a.jsonl"})
     exact = unit.UnitWorker(CurateConfig.model_validate(config))
     loose = unit.UnitWorker(CurateConfig.model_validate(config | {"verify": {"math": {"tolerance": 0.2}}}))
-    assert exact.compare(["1/2", "0.5", r"\frac12"]) and not exact.compare(["1/3", "0.3"])
-    assert loose.compare(["1/3", "0.3"]) and not loose.compare(["1/3", "1/3", "7"])
+    assert exact.compare(["1/2", "0.5", r"\frac12"]) == [True] * 3
+    assert exact.compare(["1/3", "0.3"]) == [True, False]
+    assert loose.compare(["1/3", "0.3"]) == [True, True] and loose.compare(["1/3", "7", "1/3"]) == [
+        True,
+        False,
+        True,
+    ]
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
@@ -119,6 +127,26 @@ def test_a_unit_on_disk(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert dropped[2]["reasons"] == ["it was lost"]
     assert np.load(folder / unit.SIGNATURES).shape == (128, 2)
+    # As when a worker is killed after it has finished and before it can say so.
+    assert worker.do(request | {"folder": str(folder)}).items() >= summary.items()
+
+
+def test_evaluation_sets_may_take_their_time(tmp_path: Path) -> None:
+    config = values(tmp_path, {"a": "a.jsonl"})
+    sets = {"sets": {"test": {"path": "some/set"}}}
+    seconds = [
+        run._order(CurateConfig.model_validate(of)).start_seconds
+        for of in (config, config | {"contamination": sets})
+    ]
+    assert seconds[0] == host.START_SECONDS < 600 < seconds[1]
+
+
+async def test_workers_that_take_too_long_to_start_are_one_sentence(tmp_path: Path) -> None:
+    order = run._order(CurateConfig.model_validate(values(tmp_path, {"a": "a.jsonl"})))
+    nursery = host.Nursery(dataclasses.replace(order, start_seconds=0.01))
+    with pytest.raises(SrpoError, match=r"^the workers of curation were not ready after 0.01 seconds; "):
+        await nursery.start()
+    assert children() == []
 
 
 @pytest.mark.parametrize(
