@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError, StoppedError
+from megatron_srpo.plain import plain
 
 app = typer.Typer(
     help="Reinforcement learning for reasoning on Megatron-Core and SGLang.",
@@ -224,7 +225,7 @@ def main() -> None:
     try:
         app()
     except SrpoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {plain(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except StoppedError as stopped:
         print(f"stopped by {stopped}: everything recorded is kept, the same command goes on", file=sys.stderr)

@@ -43,9 +43,11 @@ PROBLEM_SCHEMA = pyarrow.schema(
         ("tests", pyarrow.string()),  # JSON as data.code_tests reads it; null for mathematics
         ("difficulty", pyarrow.string()),  # easy, medium, hard; null before grading
         ("pass_rate", pyarrow.float64()),  # share of correct samples; null before grading
-        ("meta", pyarrow.string()),  # JSON object
+        ("meta", pyarrow.string()),  # JSON object: what the set says of it, and what stands below
     ]
 )
+OUR_NOTES = ("repairs", "grade")
+"""Keys of meta that curation and grading write."""
 
 
 class Part(Section):

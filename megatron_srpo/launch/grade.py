@@ -20,6 +20,7 @@ from megatron_srpo.data.grade.survey import Survey, missing_rows, survey
 from megatron_srpo.data.grade.write_back import write_back
 from megatron_srpo.data.problem_set import check_parts, read_manifest
 from megatron_srpo.data.problems import PromptEncoder, problem_of
+from megatron_srpo.data.show.text import literal
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.stop import run_until_signal
 from megatron_srpo.launch.supervise import supervise
@@ -213,4 +214,4 @@ def _report(folder: Path, found: dict[str, Any], console: Console) -> None:
         shares = f"{found['errors']} of {found['responses']}"
         lines.append(f"{shares} responses could not be judged; they count neither as right nor as wrong")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(literal(line), soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from megatron_srpo import cli
+from megatron_srpo.errors import SrpoError
 from tests.unit.folders import write_problems, write_recipe, write_tokenizer
 
 
@@ -95,6 +96,20 @@ def test_bad_input_ends_in_one_sentence_and_code_2(
     assert all(part in err for part in said), err
     assert out == ""
     assert started == []
+
+
+def test_what_a_file_holds_is_no_command_of_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "p\x1b[2J\u202e"
+    row = {"id": evil, "prompt": "1+1?", "answer": "2", "response": "2"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(2 * (json.dumps({**row, "domain": evil}) + "\n"))
+    assert run(monkeypatch, "data", "show", file) == 2
+    monkeypatch.setattr(cli, "app", lambda: (_ for _ in ()).throw(SrpoError(f"row {evil}: no.")))
+    assert run(monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("error: row p\\x1b[2J\\u202e: no.\n") and "\x1b" not in said and "\u202e" not in said
 
 
 def test_a_good_recipe_starts_the_launcher(

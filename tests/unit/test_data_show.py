@@ -18,7 +18,8 @@ from megatron_srpo import cli
 from megatron_srpo.data.show.plots import LONGEST_NAME, write_plots
 from megatron_srpo.data.show.rows import Row, repairs_in
 from megatron_srpo.data.show.tally import RATES, Tally, rate_bin
-from megatron_srpo.data.show.text import plain, shortened
+from megatron_srpo.data.show.text import shortened
+from megatron_srpo.plain import plain
 from tests.unit.sets import EVIL, TESTS, make_set, write_lines
 
 KEPT = [*(f"alpha/{row}" for row in range(11)), "beta/0", "beta/3"]

@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from megatron_srpo import files
 from megatron_srpo.data import problem_set
@@ -22,6 +24,7 @@ from megatron_srpo.data.grade.write_back import write_back
 from megatron_srpo.data.problem import Problem
 from megatron_srpo.data.problem_set import read_manifest, read_parts
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch import grade as grade_command
 from megatron_srpo.recipe.grading import GradingSection
 from megatron_srpo.recipe.model_folder import fingerprint
 from megatron_srpo.rewards.score import Reward, failure
@@ -31,6 +34,14 @@ from tests.unit.folders import write_model, write_set
 
 SETUP = {"model": {"path": "m", "files": "f00d"}, "sampling": {"samples": 4, "temperature": 1.0}}
 GRADING = GradingSection(samples=4)
+
+
+def test_reasons_are_no_commands_of_the_terminal() -> None:
+    found = {"difficulty": {"easy": 1}, "ungraded": 1, "reasons": {"hung [b]\x1b[2J": 1}, "errors": 0}
+    console = Console(file=StringIO())
+    grade_command._report(Path("set"), found, console)
+    assert isinstance(console.file, StringIO)
+    assert console.file.getvalue().endswith("1 times: hung [b]\\x1b[2J\n")
 
 
 # Pass@k

@@ -7,9 +7,12 @@ from typing import Any
 
 from megatron_srpo.data.curate.rule_texts import NAMES, meanings
 from megatron_srpo.data.problem_set import Manifest
+from megatron_srpo.plain import line_of
 from megatron_srpo.recipe import yaml_form
 
 MISTAKES = 12  # shown of a rule
+# Not backslashes: one that stands before such a character already would take theirs away.
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", "[": "&#91;", "|": "&#124;", "`": "&#96;"})
 
 
 def card(manifest: Manifest) -> str:
@@ -116,10 +119,10 @@ def _examples(rules: dict[str, Any]) -> list[str]:
 
 def _table(header: Sequence[str], lines: Iterable[Iterable[Any]]) -> str:
     rows = (header, ["---"] * len(header), *lines)
-    cells = ([_inline(str(cell)).replace("|", "\\|") for cell in row] for row in rows)
+    cells = ([_inline(str(cell)) for cell in row] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def _inline(text: str) -> str:
-    """On one line, with nothing that Markdown takes for HTML."""
-    return " ".join(text.split()).replace("<", "&lt;")
+    """On one line, with nothing that a terminal obeys or Markdown takes for HTML, links, pictures or cells."""
+    return line_of(text).translate(_ENTITIES)

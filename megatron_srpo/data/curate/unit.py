@@ -20,6 +20,7 @@ import shutil
 import signal
 import socket
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from megatron_srpo.data.curate.draft import BadRow
 from megatron_srpo.data.curate.evaluation import read_evaluation
 from megatron_srpo.data.curate.keys import numbers, signature, text_hash
 from megatron_srpo.data.curate.process import NoSandboxError, Outcome, Processor, columns_of
-from megatron_srpo.data.problem_set import PROBLEM_SCHEMA, QUARANTINED, REFUSED
+from megatron_srpo.data.problem_set import OUR_NOTES, PROBLEM_SCHEMA, QUARANTINED, REFUSED
 from megatron_srpo.errors import cause_of
 from megatron_srpo.files import replace_file, sync, write_table
 from megatron_srpo.rewards.math.judge import answers_agree, canonical
@@ -63,6 +64,7 @@ DROPPED_SCHEMA = pyarrow.schema(
         ("domain", pyarrow.string()),
         ("prompt", pyarrow.string()),
         ("answer", pyarrow.string()),
+        ("tests", pyarrow.string()),
         ("raw", pyarrow.string()),  # of what could not be handled: the row as it came
         ("labels", STRINGS),
     ]
@@ -201,7 +203,7 @@ def kept_row(name: str, source: str, outcome: Outcome) -> dict[str, Any]:
     draft = outcome.draft
     assert draft is not None
     answer = text_hash(canonical(draft.answer)) if draft.domain == "math" else 0
-    meta = {**draft.meta, **({"repairs": outcome.repairs} if outcome.repairs else {})}
+    meta = {**_their_notes(draft.meta), **({"repairs": outcome.repairs} if outcome.repairs else {})}
     of_numbers = text_hash(" ".join(numbers(outcome.words)))
     return {
         "id": name,
@@ -217,6 +219,18 @@ def kept_row(name: str, source: str, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _their_notes(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Notes of the set; what it calls by a name of ours has another name with us."""
+    found = dict(meta)
+    for name in OUR_NOTES:
+        if name in found:
+            other = f"source_{name}"
+            while other in found:
+                other = f"source_{other}"
+            found[other] = found.pop(name)
+    return found
+
+
 def dropped_row(name: str, source: str, outcome: Outcome, row: Any) -> dict[str, Any]:
     """A row that does not go into the set."""
     draft, quarantined = outcome.draft, outcome.quarantined
@@ -230,6 +244,7 @@ def dropped_row(name: str, source: str, outcome: Outcome, row: Any) -> dict[str,
         "domain": draft.domain if draft is not None else None,
         "prompt": draft.prompt if draft is not None else None,
         "answer": draft.answer if draft is not None else None,
+        "tests": draft.tests or None if draft is not None else None,
         "raw": raw[:LONGEST_RAW] if quarantined is not None else None,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 from megatron_srpo.data.code_tests import CodeTests, parse_tests
 from megatron_srpo.data.curate.adapters.answers import all_boxes, bare
@@ -143,7 +142,7 @@ class CodeVerifier:
         if tests.checker is not None:
             return None
         for program in trivial_programs(tests):
-            if self._judge.passes(program, replace(tests))[0] == len(tests.inputs):
+            if self._judge.passes(program, tests)[0] == len(tests.inputs):
                 shown = json.dumps(program.splitlines()[-1] if program else "")
                 return "trivial_passes", f"a program that solves nothing passes all cases: {shown}"
         if len(set(tests.expected)) == 1:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from megatron_srpo.data.show.rows import STATUSES, Row
-from megatron_srpo.data.show.text import line_of
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.plain import line_of
 
 NAMED = 8  # values that a message lists
 

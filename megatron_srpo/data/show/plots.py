@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megatron_srpo.data.show.rows import KEPT, STATUSES
-from megatron_srpo.data.show.text import line_of
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.plain import line_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,8 +21,8 @@ from megatron_srpo.data.problem_set import (
     read_parts,
 )
 from megatron_srpo.data.problems import JSON, PARQUET, check_columns, problem_of, read_rows
-from megatron_srpo.data.show.text import line_of
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.plain import line_of
 
 KEPT = "kept"
 STATUSES = (KEPT, REFUSED, QUARANTINED)

@@ -15,8 +15,9 @@ from megatron_srpo.data.show.example import as_json, print_row
 from megatron_srpo.data.show.overview import print_overview, sentence
 from megatron_srpo.data.show.rows import STATUSES, Opened, is_being_made, open_path
 from megatron_srpo.data.show.tally import Tally
-from megatron_srpo.data.show.text import line_of, literal
+from megatron_srpo.data.show.text import literal
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.plain import line_of
 
 
 @dataclass(frozen=True)

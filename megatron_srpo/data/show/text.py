@@ -1,29 +1,12 @@
-"""Texts of data sets on a terminal.
-
-Anybody may have written them: they are never markup, and what could move the cursor, change colours or the
-direction of writing is shown as an escape.
-"""
+"""Texts of data sets for rich: never markup, and as `megatron_srpo.plain` writes them."""
 
 from __future__ import annotations
 
-import unicodedata
-
 from rich.text import Text
 
-TAB = "    "
+from megatron_srpo.plain import plain
+
 LINE = 100  # characters; what a line of text is taken for when a text is shortened
-
-
-def plain(text: str) -> str:
-    """The text with line breaks, and with all else that is invisible written as an escape such as \\x1b."""
-    if text.isprintable():
-        return text
-    return "".join(map(_visible, text))
-
-
-def line_of(text: str) -> str:
-    """The same on one line."""
-    return plain(" ".join(text.split()))
 
 
 def literal(text: object, style: str = "") -> Text:
@@ -36,12 +19,3 @@ def shortened(text: str, characters: int, lines: int = 1_000_000) -> str:
     head = "\n".join(text[:characters].split("\n")[:lines])
     left = len(text) - len(head)
     return text if left <= 0 else f"{head} ... ({left:,} more characters)"
-
-
-def _visible(character: str) -> str:
-    if character == "\n" or character.isprintable() or unicodedata.category(character) == "Zs":
-        return character
-    if character == "\t":
-        return TAB
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -117,7 +117,17 @@ def test_what_rows_hold_cannot_break_the_card(tmp_path: Path) -> None:
     config = values(tmp_path, {"a": write_rows(tmp_path / "a.jsonl", rows)})
     make(config)
     text = (tmp_path / "out" / "card.md").read_text(encoding="utf-8").partition("## How it was made")[0]
-    assert "<script>" not in text and "\n# heading" not in text and "> a | b heading &lt;script>" in text
+    assert "<script>" not in text and "\n# heading" not in text and "> a &#124; b heading &lt;script>" in text
+
+
+def test_a_card_loads_nothing_and_moves_no_cursor(tmp_path: Path) -> None:
+    evil = "Look ![x](https://example.org/a.png) [y]: z \\\\[i](j) &lt;b> \x1b[2J\u202e"
+    rows = [row(1, prompt="What is it?", answer=evil, solution=r"\boxed{9}"), row(2, do=evil, wrong=[evil, "a|b"])]
+    source = {"path": write_rows(tmp_path / "a.jsonl", rows), "labels": "wrong"}
+    make(values(tmp_path, {"a": source}))
+    text = (tmp_path / "out" / "card.md").read_text(encoding="utf-8").partition("## How it was made")[0]
+    assert "Look !" in text and "example.org" in text
+    assert not set("[<\x1b\u202e") & set(text) and "a&#124;b" in text
 
 
 def test_the_card_needs_nothing_but_the_manifest(tmp_path: Path) -> None:

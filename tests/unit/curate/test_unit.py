@@ -149,6 +149,27 @@ async def test_workers_that_take_too_long_to_start_are_one_sentence(tmp_path: Pa
     assert children() == []
 
 
+def test_notes_of_the_set_and_ours_stand_beside_each_other(tmp_path: Path) -> None:
+    worker = unit.UnitWorker(CurateConfig.model_validate(values(tmp_path, {"a": "a.jsonl"})))
+    notes = {"repairs": "the set's", "grade": 7, "source_grade": 8, "other": 9}
+    rows = [row(1, meta=notes), row(2, prompt=f"<p>{row(2)['prompt']}</p>", meta=notes)]
+    request = {"source": "a", "first": 0, "rows": rows, "at": str(tmp_path / "at"), "lost": {}}
+    worker.do(request | {"folder": str(tmp_path / "a.0")})
+    plain, repaired = map(json.loads, pq.read_table(tmp_path / "a.0" / unit.KEPT)["meta"].to_pylist())
+    theirs = {"source_repairs": "the set's", "source_grade": 8, "source_source_grade": 7, "other": 9}
+    assert plain == theirs
+    assert repaired.pop("repairs")[0][0] == "html" and repaired == theirs
+
+
+def test_tests_of_a_refused_problem_are_there_to_be_looked_at(tmp_path: Path) -> None:
+    worker = unit.UnitWorker(CurateConfig.model_validate(values(tmp_path, {"a": "a.jsonl"})))
+    tests = json.dumps({"kind": "stdio", "cases": [["1", "2"]]})
+    rows = [{"prompt": "Print what is in the file input.txt, read it twice.", "tests": tests}, row(1, answer="")]
+    request = {"source": "a", "first": 0, "rows": rows, "at": str(tmp_path / "at"), "lost": {}}
+    assert worker.do(request | {"folder": str(tmp_path / "a.0")})["kept"] == 0
+    assert pq.read_table(tmp_path / "a.0" / unit.DROPPED)["tests"].to_pylist() == [tests, None]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
