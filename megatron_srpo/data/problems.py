@@ -183,6 +183,16 @@ def text_of(values: Mapping[str, Any], name: str, where: str) -> str | None:
     return value
 
 
+def pass_rate_of(values: Mapping[str, Any], where: str) -> float | None:
+    """The share of right responses, or None before grading; raises SrpoError that begins with `where`."""
+    value = values.get("pass_rate")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise SrpoError(f"{where}, column pass_rate: expected a number from 0 to 1, found {value!r:.80}.")
+    return float(value)
+
+
 def _meta(value: Any, where: str) -> Mapping[str, Any]:
     """Free notes of a problem: an object, or JSON text of one."""
     if isinstance(value, str) and value.strip():

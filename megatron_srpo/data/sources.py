@@ -15,6 +15,7 @@ from megatron_srpo.data.problems import (
     check_columns,
     collect_problems,
     domain_of,
+    pass_rate_of,
     read_rows,
     text_of,
 )
@@ -132,15 +133,7 @@ def _fits(source: DataSource, values: Mapping[str, Any], where: str) -> bool:
         return False
     if source.min_pass_rate is None and source.max_pass_rate is None:
         return True
-    rate = _pass_rate(values["pass_rate"], where)
+    rate = pass_rate_of(values, where)
     least = source.min_pass_rate if source.min_pass_rate is not None else 0.0
     most = source.max_pass_rate if source.max_pass_rate is not None else 1.0
     return rate is not None and least <= rate <= most
-
-
-def _pass_rate(value: Any, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SrpoError(f"{where}, column pass_rate: expected a number from 0 to 1, found {value!r}.")
-    return float(value)

@@ -12,7 +12,8 @@ from megatron_srpo.recipe.section import Fraction, Section
 
 Difficulty = Literal["easy", "medium", "hard"]
 
-_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of sources; curation makes ids and folders of them."""
 
 
 class DataSource(Section):
@@ -97,6 +98,6 @@ class DataSection(Section):
         if "{question}" not in self.prompt_template:
             raise ValueError("prompt_template must contain {question}")
         for name in (*self.train, *self.heldout):
-            if not _SOURCE.fullmatch(name):
+            if not SOURCE.fullmatch(name):
                 raise ValueError(f"source {name!r}: a name has letters, digits, dots, dashes and underscores only")
         return self

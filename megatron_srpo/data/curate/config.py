@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from megatron_srpo.data.curate.place import Place
+from megatron_srpo.recipe.data import SOURCE
 from megatron_srpo.recipe.load import load_checked
 from megatron_srpo.recipe.reward import CodeSection, MathSection, SandboxSection
 from megatron_srpo.recipe.section import Fraction, PositiveInt, Section
-
-SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class SourceSection(Place):

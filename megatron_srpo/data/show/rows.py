@@ -20,7 +20,7 @@ from megatron_srpo.data.problem_set import (
     read_manifest,
     read_parts,
 )
-from megatron_srpo.data.problems import JSON, PARQUET, check_columns, problem_of, read_rows
+from megatron_srpo.data.problems import JSON, PARQUET, check_columns, pass_rate_of, problem_of, read_rows
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.plain import line_of
 
@@ -177,14 +177,6 @@ def _of_values(values: Mapping[str, Any], where: str) -> Row:
         "domain": problem.domain,
         "source": problem.source,
         "meta": json.dumps(dict(problem.meta), ensure_ascii=False, default=str),
-        "pass_rate": _pass_rate(values.get("pass_rate"), where),
+        "pass_rate": pass_rate_of(values, where),
     }
     return _row(KEPT, known, partial(dict, known))
-
-
-def _pass_rate(value: Any, where: str) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SrpoError(f"{where}, column pass_rate: expected a number from 0 to 1, found {value!r:.80}.")
-    return float(value)
