@@ -31,6 +31,7 @@ ROWS_PER_PART = 20_000
 BYTES_PER_PART = 2**28  # of the rows in memory; tests of code problems can be megabytes
 _READ_ROWS = 1_000
 _CHUNK = 2**20
+_PART_IN_WORK = "part.tmp"
 _MEND = "restore it or curate again"
 
 PROBLEM_SCHEMA = pyarrow.schema(
@@ -188,7 +189,7 @@ class PartWriter:
     def _flush(self) -> None:
         if not self._rows:
             return
-        temporary = self._folder / self._kind / "part.tmp"
+        temporary = self._folder / self._kind / _PART_IN_WORK
         pyarrow.parquet.write_table(
             pyarrow.concat_tables(self._tables), temporary, compression="zstd", row_group_size=_READ_ROWS * 5
         )
@@ -206,7 +207,7 @@ def commit(folder: Path, manifest: Manifest) -> None:
     replace_file(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
     named = {part.file for part in (*manifest.problems, *manifest.refused, *manifest.quarantined)}
     for kind in (PROBLEMS, REFUSED, QUARANTINED):
-        for path in (folder / kind).glob("part*"):
+        for path in (*(folder / kind).glob("part-*.parquet"), *(folder / kind).glob(_PART_IN_WORK)):
             if f"{kind}/{path.name}" not in named:
                 path.unlink()
 

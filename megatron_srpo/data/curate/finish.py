@@ -46,6 +46,10 @@ def versions() -> dict[str, str]:
     return {"megatron-srpo": megatron_srpo.__version__, **{library: version(library) for library in LIBRARIES}}
 
 
+class StoppedWritingError(Exception):
+    """Somebody has asked to stop before the set was there."""
+
+
 class Finish:
     """The steps behind the workers."""
 
@@ -63,6 +67,7 @@ class Finish:
         self._verdicts: dict[int, Verdict] = {}
         """Of problems with the same text as another one."""
         self._twins: Twins | None = None
+        self._stopped = False
 
     def same_texts(self) -> list[list[str]]:
         """Answers to compare: of problems with the same text, where they are written differently."""
@@ -75,6 +80,9 @@ class Finish:
 
         Args:
             agreeing: for each list of answers of `same_texts`, which of them mean the same as the first.
+
+        Raises:
+            StoppedWritingError: after `stop`; the set is what it was.
         """
         for group, agrees in zip(self._groups, agreeing, strict=True):
             self._judge_group(group, agrees)
@@ -116,6 +124,16 @@ class Finish:
             f"{self._config.out / CARD} says why"
         )
 
+    def stop(self) -> None:
+        """Have `write`, which runs in another thread, raise StoppedWritingError at its next step."""
+        self._stopped = True
+
+    def _share(self, step: str, share: float) -> None:
+        """Show how much of a step is done."""
+        if self._stopped:
+            raise StoppedWritingError
+        self._bars.share(step, share)
+
     def _judge_group(self, group: NDArray[np.int64], agrees: list[bool]) -> None:
         """Problems with one text: with one answer only the first stays, with several none."""
         skip, first, same = self._config.rules.skip, int(group[0]), all(agrees)
@@ -139,7 +157,7 @@ class Finish:
             DiskSignatures(self._units, section.permutations, self._config.out / "work" / "signatures"),
             keys,
             section.similarity,
-            lambda share: self._bars.share("duplicates", share),
+            lambda share: self._share("duplicates", share),
         )
 
     def _write_rows(self, writers: dict[str, PartWriter], statistics: Statistics, confusion: Confusion) -> None:
@@ -159,7 +177,7 @@ class Finish:
                 writers[status].write([line for line in lines if line["status"] == status])
             statistics.add(summary, problems, lines, set_aside)
             confusion.add(problems, lines)
-            self._bars.share("writing", number / len(self._units.folders))
+            self._share("writing", number / len(self._units.folders))
 
     def _verdicts_of(self, first: int, last: int) -> dict[int, Verdict]:
         """The verdicts of the problems from `first` to `last`, by their place among these."""

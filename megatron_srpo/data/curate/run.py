@@ -29,8 +29,8 @@ from megatron_srpo.data.curate.finish import Finish, versions
 from megatron_srpo.data.curate.place import Place
 from megatron_srpo.data.curate.progress import Bars
 from megatron_srpo.data.curate.readers import Row
-from megatron_srpo.data.problem_set import hold_set, is_problem_set, read_manifest
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.data.problem_set import Manifest, hold_set, is_problem_set, read_manifest
+from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.files import replace_file
 from megatron_srpo.launch.stop import run_until_signal
 from megatron_srpo.observe.metrics import JsonLines
@@ -39,6 +39,7 @@ from megatron_srpo.tasks import gather_or_cancel
 from megatron_srpo.workers.host import GRACE_SECONDS, START_SECONDS, LostError, Nursery, Order, Worker
 
 JOB, UNITS = "job.json", "units"
+DISCARDED = ".work.discarded"
 TOO_LONG = "ended by SIGALRM"
 EVALUATION_SECONDS = 3600.0  # for evaluation sets to be read; they may have to come from the hub
 CHANCES = 2  # of a row with which a worker was lost
@@ -67,6 +68,7 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
     """
     with hold_set(config.out):
         work = config.out / "work"
+        _check_ours(work)
         config = _pinned(config)
         job = {"config": config.identity(), "inputs": _inputs(config)}
         if fresh:
@@ -87,9 +89,21 @@ def curate(config: CurateConfig, fresh: bool, console: Console) -> None:
         _discard(work)
 
 
+def _check_ours(work: Path) -> None:
+    """Raises SrpoError for a folder of this name that no curation has begun: in the end it would be removed."""
+    if (work / JOB).exists() or not work.exists():
+        return
+    others = [file.name for file in work.iterdir() if file.name != f"{JOB}.tmp"] if work.is_dir() else ["a file"]
+    if others:
+        raise SrpoError(
+            f"{work}: holds {others[0]}, which no curation has made, and curation needs this name for its own "
+            "work; give another `out`, or move it away"
+        )
+
+
 def _discard(work: Path) -> None:
     """Remove work as a whole: killed at any instant, this leaves nothing that could be taken for other work."""
-    old = work.with_name(f"{work.name}.old")
+    old = work.with_name(DISCARDED)
     shutil.rmtree(old, ignore_errors=True)
     if work.exists():
         work.rename(old)
@@ -120,8 +134,22 @@ async def _curate(
             for worker in workers:
                 worker.close()
             await nursery.close()
-        manifest = await asyncio.to_thread(finish.write, agreeing)
+        manifest = await _written(finish, agreeing, config.out)
     console.print(finish.summary(manifest), highlight=False, markup=False, soft_wrap=True)
+
+
+async def _written(finish: Finish, agreeing: list[list[bool]], out: Path) -> Manifest:
+    """The finished set; raises SrpoError when the disk refuses it."""
+    try:
+        return await asyncio.to_thread(finish.write, agreeing)
+    except asyncio.CancelledError:
+        finish.stop()  # the thread would else go on to the end
+        raise
+    except OSError as error:
+        raise SrpoError(
+            f"{out}: the set cannot be written ({one_line(error)}); make room and start the same command again, "
+            "which goes on"
+        ) from None
 
 
 class Tasks:

@@ -163,8 +163,9 @@ def test_a_new_version_stands_beside_the_old_one_until_it_is_committed(tmp_path:
     old = write(tmp_path, problems(0, 5), 2)
     commit(tmp_path, old)
     (tmp_path / "problems" / "part.tmp").write_text("left by something that was killed")
+    (tmp_path / "problems" / "partial notes.txt").write_text("not ours")
     new = write(tmp_path, problems(5, 12), 2)
     assert len(list(read_parts(tmp_path, read_manifest(tmp_path).problems))) == 3
     commit(tmp_path, new)
     files = {f"problems/{file.name}" for file in (tmp_path / "problems").iterdir()}
-    assert files == {part.file for part in new.problems}
+    assert files == {*(part.file for part in new.problems), "problems/partial notes.txt"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -20,9 +21,13 @@ from rich.console import Console
 
 from megatron_srpo.data.curate import run
 from megatron_srpo.data.curate.config import CurateConfig
+from megatron_srpo.data.curate.finish import Finish, StoppedWritingError
+from megatron_srpo.data.curate.progress import Bars
 from megatron_srpo.data.curate.run import curate
+from megatron_srpo.data.curate.unit import UnitWorker
 from megatron_srpo.data.problem_set import hold_set, is_problem_set
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.observe.metrics import JsonLines
 from tests.unit.curate.jobs import check_counts, contents, lines_of, make, row, start, values, write_rows
 
 PRINTS = {"kind": "stdio", "cases": [["1\n", "2\n"], ["5\n", "10\n"]]}
@@ -280,9 +285,51 @@ def test_work_that_is_half_removed_is_no_work(tmp_path: Path, monkeypatch: pytes
         patch.setattr(run.shutil, "rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             run._discard(tmp_path / "work")
-    assert [file.name for file in tmp_path.iterdir()] == ["work.old"]
+    assert [file.name for file in tmp_path.iterdir()] == [run.DISCARDED]
     run._discard(tmp_path / "work")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_called_work_that_is_not_ours_stays(fresh: bool, tmp_path: Path) -> None:
+    config = values(tmp_path, {"a": write_rows(tmp_path / "rows.jsonl", [row(1)])})
+    own = tmp_path / "out" / "work" / "thesis.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("years of it")
+    with pytest.raises(SrpoError, match=r"out/work: .*thesis.txt.*; give another `out`"):
+        make(config, fresh)
+    assert own.read_text() == "years of it"
+    own.rename(own.with_name("job.json.tmp"))  # as a kill at the beginning leaves it
+    make(config, fresh)
+
+
+def test_writing_the_set_can_be_stopped(tmp_path: Path) -> None:
+    checked = CurateConfig.model_validate(values(tmp_path, {"a": "a.jsonl"}))
+    folder = tmp_path / "out" / "work" / "units" / "a.0000000000"
+    folder.parent.mkdir(parents=True)
+    request = {"source": "a", "first": 0, "rows": [row(1)], "at": str(tmp_path / "at"), "lost": {}}
+    UnitWorker(checked).do(request | {"folder": str(folder)})
+    finish = Finish(checked, {}, [folder], JsonLines(tmp_path / "events"), Bars(Console(file=io.StringIO())))
+    agreeing = [[True] for _ in finish.same_texts()]
+    finish.stop()
+    with pytest.raises(StoppedWritingError):
+        finish.write(agreeing)
+    assert not is_problem_set(tmp_path / "out") and folder.exists()
+
+
+def test_a_full_disk_at_the_end_is_one_sentence_and_keeps_the_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, agreeing: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "part.tmp")
+
+    config = values(tmp_path, {"a": write_rows(tmp_path / "rows.jsonl", [row(1)])})
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Finish, "write", full)
+        with pytest.raises(SrpoError, match=r"out: the set cannot be written \(.*No space left.*; make room"):
+            make(config)
+    assert len(units(config)) == 1
+    make(config)
 
 
 def test_only_one_command_uses_a_folder(made: dict[str, Any]) -> None:
