@@ -96,7 +96,7 @@ TASK = re.compile(
 CALL = re.compile(r"\b[A-Za-z_]\w{0,60}\s?\(")
 """Of a function, which is then what is to be written."""
 ENDS_IN_CALL = re.compile(r"\w\([^()\n]{0,200}\)$")
-ENDS_IN_BLANK = re.compile(r"_{2,}\s*$")
+ENDS_IN_BLANK = re.compile(r"(?<!_)_{2,}+\s*$")
 ENDS_BEFORE_RESULT = re.compile(r"\b(?:returns?|prints?|outputs?|takes?|computes?|finds?)$", re.IGNORECASE)
 LONGEST_SENTENCE = 600
 ENOUGH_ENGLISH = 0.1  # of the words
