@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -141,6 +142,18 @@ def read_parts(folder: Path, parts: Iterable[Part]) -> Iterator[pyarrow.RecordBa
             raise SrpoError(f"{path}: its content is not what the manifest says (sha256); {_MEND}.")
         with pyarrow.parquet.ParquetFile(path) as file:
             yield from file.iter_batches(_READ_ROWS)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around the writing of a set: what the disk refuses is an SrpoError, and the set is what it was."""
+    try:
+        yield
+    except OSError as error:
+        raise SrpoError(
+            f"{folder}: the set cannot be written ({one_line(error)}); make room and start the same command "
+            "again, which goes on"
+        ) from None
 
 
 class PartWriter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -319,6 +320,18 @@ def test_killed_at_any_instant_the_set_is_the_old_or_the_new_one(
             assert rows_of(tmp_path) == new
             assert len(list((tmp_path / "problems").iterdir())) == len(read_manifest(tmp_path).problems)
     assert seen == {True, False}
+
+
+def test_a_full_disk_is_one_sentence_and_the_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with prepared(tmp_path) as journal:
+        old = rows_of(tmp_path)
+        monkeypatch.setattr(problem_set.pyarrow.parquet, "write_table", full)
+        with pytest.raises(SrpoError, match=r": the set cannot be written \(.*No space left.*; make room"):
+            asyncio.run(write_back(tmp_path, journal, GRADING))
+        assert rows_of(tmp_path) == old
 
 
 async def test_a_survey_counts_what_is_missing_and_names_only_its_parts(tmp_path: Path) -> None:

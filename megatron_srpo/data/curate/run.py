@@ -29,8 +29,8 @@ from megatron_srpo.data.curate.finish import Finish, versions
 from megatron_srpo.data.curate.place import Place
 from megatron_srpo.data.curate.progress import Bars
 from megatron_srpo.data.curate.readers import Row
-from megatron_srpo.data.problem_set import Manifest, hold_set, is_problem_set, read_manifest
-from megatron_srpo.errors import SrpoError, one_line
+from megatron_srpo.data.problem_set import Manifest, hold_set, is_problem_set, read_manifest, writing
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import replace_file
 from megatron_srpo.launch.stop import run_until_signal
 from megatron_srpo.observe.metrics import JsonLines
@@ -141,15 +141,11 @@ async def _curate(
 async def _written(finish: Finish, agreeing: list[list[bool]], out: Path) -> Manifest:
     """The finished set; raises SrpoError when the disk refuses it."""
     try:
-        return await asyncio.to_thread(finish.write, agreeing)
+        with writing(out):
+            return await asyncio.to_thread(finish.write, agreeing)
     except asyncio.CancelledError:
         finish.stop()  # the thread would else go on to the end
         raise
-    except OSError as error:
-        raise SrpoError(
-            f"{out}: the set cannot be written ({one_line(error)}); make room and start the same command again, "
-            "which goes on"
-        ) from None
 
 
 class Tasks:

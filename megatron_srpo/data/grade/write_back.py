@@ -12,7 +12,15 @@ from typing import Any, get_args
 from megatron_srpo.data.grade.grade import Grade, key_of
 from megatron_srpo.data.grade.journal import GradeJournal
 from megatron_srpo.data.grade.pass_at_k import difficulty_of, pass_at_k
-from megatron_srpo.data.problem_set import PROBLEM_SCHEMA, PROBLEMS, PartWriter, commit, read_manifest, read_parts
+from megatron_srpo.data.problem_set import (
+    PROBLEM_SCHEMA,
+    PROBLEMS,
+    PartWriter,
+    commit,
+    read_manifest,
+    read_parts,
+    writing,
+)
 from megatron_srpo.recipe.data import Difficulty
 from megatron_srpo.recipe.grading import GradingSection
 
@@ -44,11 +52,11 @@ async def write_back(folder: Path, journal: GradeJournal, grading: GradingSectio
         What the manifest now says of grading.
 
     Raises:
-        SrpoError: as `read_manifest` and `read_parts`.
+        SrpoError: as `read_manifest` and `read_parts`, and when the disk is full.
     """
     manifest = read_manifest(folder)
     tally = _Tally()
-    with PartWriter(folder, PROBLEMS, PROBLEM_SCHEMA) as writer:
+    with writing(folder), PartWriter(folder, PROBLEMS, PROBLEM_SCHEMA) as writer:
         for batch in read_parts(folder, manifest.problems):
             rows = batch.to_pylist()
             for row in rows:
@@ -65,7 +73,8 @@ async def write_back(folder: Path, journal: GradeJournal, grading: GradingSectio
         "responses": tally.responses,
         "errors": tally.errors,
     }
-    commit(folder, manifest.model_copy(update={"problems": tuple(writer.parts), "grading": found}))
+    with writing(folder):
+        commit(folder, manifest.model_copy(update={"problems": tuple(writer.parts), "grading": found}))
     return found
 
 
