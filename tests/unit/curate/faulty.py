@@ -29,7 +29,7 @@ def problems(row: Mapping[str, Any]) -> Draft:
             # One call into the library that takes for ever and does not look for signals of Python.
             re.match(r"(a*)*b", "a" * 60)
         case "eat":
-            return problems({"do": "eat", "more": bytearray(2**29), "before": row})
+            bytearray(2**31)  # at once: to fill it bit by bit takes a busy machine longer than a row may take
         case "exit":
             os._exit(7)
         case "abort":
