@@ -2,7 +2,7 @@
 
     python tools/bench/data.py [--quick] [--rows N]
 
-`srpo data curate` as a user starts it, with two workers, over JSON lines of made-up word problems: 400 characters
+`srpo data curate` as a user starts it, with two workers, over JSON lines of made-up word problems: 310 characters
 in the mean, LaTeX in a third, a worked solution in half, one in twenty a copy of an earlier one with other marks.
 
 * rows: rows a second and core of the whole command, from its start to the finished set.  Baseline: what a worker
