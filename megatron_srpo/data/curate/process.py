@@ -97,7 +97,7 @@ class Processor:
         assert draft is not None
         if draft.domain == "math":
             return 2 * self._config.verify.math.seconds
-        return code_seconds(self._config.verify)
+        return code_seconds(draft, self._config.verify)
 
     def clean(self, draft: Draft) -> Outcome:
         """All repairs, then all checks."""

@@ -153,9 +153,14 @@ class CodeVerifier:
         return None
 
 
-def code_seconds(section: VerifySection) -> float:
-    """The longest that a code problem may take, in seconds of wall clock."""
+def code_seconds(draft: Draft, section: VerifySection) -> float:
+    """The longest that a code problem with readable tests may take, in seconds of wall clock.
+
+    A checker may take as long for each case as a program for all of them.
+    """
     runs = 2 * section.max_references + 2 + len(TRIVIAL_STDIO)
+    if "checker" in draft.tests and (tests := parse_tests(draft.tests, "tests")).checker is not None:
+        runs *= 1 + len(tests.inputs)
     return OVERHEAD_SECONDS + runs * section.code.program_seconds * section.code.patience
 
 

@@ -11,7 +11,7 @@ import pytest
 from megatron_srpo.data.code_tests import parse_tests
 from megatron_srpo.data.curate.config import VerifySection
 from megatron_srpo.data.curate.draft import Draft
-from megatron_srpo.data.curate.verify import CodeVerifier, trivial_programs
+from megatron_srpo.data.curate.verify import OVERHEAD_SECONDS, CodeVerifier, code_seconds, trivial_programs
 from megatron_srpo.errors import SrpoError
 
 SECTION = {"code": {"seconds": 0.5, "program_seconds": 1.0}}
@@ -118,3 +118,13 @@ def test_trivial_programs_are_programs(tests: dict[str, Any]) -> None:
     assert len(set(programs)) == len(programs) >= 12
     for program in programs:
         compile(program, "trivial", "exec")
+
+
+def test_a_checker_has_time_for_every_case() -> None:
+    section = VerifySection.model_validate(SECTION)
+    plain, checked = (
+        code_seconds(Draft("code", "p", tests=json.dumps(tests)), section)
+        for tests in (DOUBLE, DOUBLE | {"checker": "def check(given, answer, expected):\n    return True"})
+    )
+    own = OVERHEAD_SECONDS
+    assert checked - own == (1 + len(DOUBLE["cases"])) * (plain - own) > plain - own
