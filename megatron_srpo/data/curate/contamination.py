@@ -71,6 +71,8 @@ class EvaluationIndex:
         short = self._short.get(text_hash(" ".join(of))) if self._short and len(of) < self._ngram else None
         if short is not None:
             return Match(short, 1.0)
+        if not self._names:
+            return None
         grams = np.unique(windows(hashes, self._ngram))
         first = np.searchsorted(self._hashes, grams, "left")
         last = np.searchsorted(self._hashes, grams, "right")

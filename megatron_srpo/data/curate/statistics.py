@@ -10,9 +10,8 @@ import pyarrow
 import pyarrow.compute
 
 from megatron_srpo.data.curate.unit import EXAMPLES, SHOWN
+from megatron_srpo.data.lengths import LENGTHS, count_length
 from megatron_srpo.data.problem_set import QUARANTINED, REFUSED
-
-LENGTHS = tuple(2**power for power in range(5, 17))  # characters; bounds of the histogram
 
 
 class Statistics:
@@ -69,8 +68,7 @@ class Statistics:
         lengths = pyarrow.compute.utf8_length(problems["prompt"]).to_pylist()
         self._domains.update(domains)
         for domain, length in zip(domains, lengths, strict=True):
-            of = self._lengths.setdefault(domain, [0] * (len(LENGTHS) + 1))
-            of[sum(length > bound for bound in LENGTHS)] += 1
+            count_length(self._lengths, domain, length)
 
     def counts(self) -> dict[str, Any]:
         """Everything, as JSON values."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from megatron_srpo.data.lengths import LENGTHS, count_length
 from megatron_srpo.data.show.rows import KEPT, STATUSES, Row
 
-LENGTHS = tuple(2**power for power in range(5, 17))  # characters of a prompt; each bin ends with its bound
 UNKNOWN = "unknown"  # domain of rows that no problem could be made of
 DIFFICULTIES = ("easy", "medium", "hard")
 RATES = ("0", "0 to 0.1", *(f"0.{tenth} to 0.{tenth + 1}" for tenth in range(1, 9)), "0.9 to 1", "1")
@@ -41,8 +40,7 @@ class Tally:
             for rule, _ in notes:
                 self._rules.setdefault(rule, Counter())[kind] += 1
         if row.length is not None and row.status == self._lengths_of:
-            bins = self._lengths.setdefault(row.domain or UNKNOWN, [0] * (len(LENGTHS) + 1))
-            bins[bisect_left(LENGTHS, row.length)] += 1
+            count_length(self._lengths, row.domain or UNKNOWN, row.length)
         if row.pass_rate is not None:
             self._rates[rate_bin(row.pass_rate)] += 1
 

@@ -99,11 +99,7 @@ def asks_anything(prose: str) -> bool:
     """Whether there is any question, command or blank."""
     if "?" in prose or NAMED.match(prose):
         return True
-    return (
-        "?" in prose
-        or any(pattern.search(prose) for pattern in (STRONG, VALUE_ASKED, OPEN_ASKED))
-        or asks_blank(prose)
-    )
+    return any(pattern.search(prose) for pattern in (STRONG, VALUE_ASKED, OPEN_ASKED)) or asks_blank(prose)
 
 
 def count_asked(prose: str) -> int:

@@ -41,14 +41,15 @@ def language(draft: Draft, settings: RuleSettings) -> str | None:
     ours = {SAME.get(code, code) for code in settings.languages}
     text = draft.prompt[:LONGEST]
     is_latin = len(text.encode("utf-8", "replace")) < MOST_BYTES * len(text)
-    if "en" in ours and is_latin and share_of_english(text) >= ENGLISH_SHARE:
-        return None  # whatever the classifier, which takes a few names for another language, would say
+    is_english = "en" in ours and share_of_english(text) >= ENGLISH_SHARE
+    if is_latin and is_english:
+        return None  # as below, without asking the classifier, which takes time
     found = mixing(text, _section(()))
     if found.main in ours:
         return None
     if found.main == UNKNOWN:
         return _foreign(prose_of(text), ours)
-    if "en" in ours and share_of_english(text) >= ENGLISH_SHARE:
+    if is_english:
         # The classifier may take a few names for another language.
         return None
     return f"written in {found.main}"

@@ -52,6 +52,7 @@ ESCAPED_DOLLARS = re.compile(
 MONEY = re.compile(
     r"[ ~]?\d[\d,]*(?:\.\d+)?(?![\w^\\+*/={(<>]|\s?[+*/=^<>\\]| -)|[ ~]?\.\d|[ ~]?\d[\d,]*(?:\.\d+)?/(?=[a-z]{3})"
 )
+EQUATION_BEFORE = re.compile(r"[=<>+*/^]\s?[\d.,]+$")
 MONEY_AT_END = re.compile(r"\bin\s?(?:us)?\$$", re.IGNORECASE)
 BRACES = re.compile(r"\\\\|\\[{}]|[{}]")
 SIDES = re.compile(r"\\(?:(left)|right)(?![A-Za-z])")
@@ -61,7 +62,6 @@ DELIMITERS = re.compile(r"\\\\|\\[()\[\]]")
 COMMAND_WITH_BRACE = re.compile(r"\\[A-Za-z]+\s?[{}]|\}\{|[_^]\{")
 HALF_FRACTION = re.compile(r"\\[dt]?frac\s?\{[^{}]*\}\s?(?=[$,.;]|$)")
 # What stands between two formulas, because a dollar is missing before.
-EQUATION_BEFORE = re.compile(r"[=<>+*/^]\s?[\d.,]+$")
 SHIFTED = re.compile(
     r"\$(?!\$)[^\\$]*[\s,.;][A-Za-z]{2,}[,.]?\s\$$|\$\s?[.,;]?\s?(?:and|or|is|are|be|with|then|the"
     r"|where)\s[^\\$]*\$$"
