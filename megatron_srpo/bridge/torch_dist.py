@@ -1,0 +1,337 @@
+"""Megatron's `torch_dist` checkpoint format, written and read piece by piece.
+
+A checkpoint of `megatron.core.dist_checkpointing` is a folder of
+
+    __<rank>_<n>.distcp   tensors (rectangular chunks of global ones) and small objects, each by torch.save
+    .metadata             which chunk of which key lies where
+    common.pt             what is the same on every rank
+    metadata.json         the format's name
+
+The stock writer gathers the optimizer's shards on one rank and writes with processes of its own.  This one
+takes any chunk as it is, keeps one tensor in memory at a time and hashes what it writes.  What it writes is
+read by the stock `dist_checkpointing.load`.  Pickles are only ever read with a list of harmless classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import xxhash
+from torch.distributed.checkpoint import metadata as dcp
+from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
+
+from megatron_srpo.errors import SrpoError, one_line
+from megatron_srpo.files import replace_file
+
+METADATA = ".metadata"
+COMMON = "common.pt"
+FORMAT = "metadata.json"
+_FORMAT = {
+    "sharded_backend": "torch_dist",
+    "sharded_backend_version": 1,
+    "common_backend": "torch",
+    "common_backend_version": 1,
+}
+# What a `.metadata` of torch or Megatron names; nothing of it runs code of a checkpoint's author.
+_HARMLESS = {
+    "torch.distributed.checkpoint.metadata": (
+        *("Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex"),
+        *("BytesStorageMetadata", "StorageMeta", "_MEM_FORMAT_ENCODING"),
+    ),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo", "_StoragePrefix"),
+    "torch.distributed.checkpoint.planner": (
+        *("SavePlan", "WriteItem", "WriteItemType", "TensorWriteData", "BytesIOWriteData"),
+    ),
+    "torch.serialization": ("_get_layout",),
+    "torch": ("Size",),
+    "pathlib": ("PosixPath", "PurePosixPath"),
+    "collections": ("OrderedDict",),
+    "builtins": ("set", "list", "dict", "tuple"),
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A chunk of a global tensor, or an object (`dtype` none), and where its record lies."""
+
+    key: str
+    shape: tuple[int, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    dtype: torch.dtype | None
+    file: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """Size and XXH3-128 of a file, as it was handed to the disk."""
+
+    name: str
+    size: int
+    xxh3_128: str
+
+
+class _HashingStream:
+    """What torch.save writes to: a file whose bytes are counted and hashed on their way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+        self.hash = xxhash.xxh3_128()
+        self.size = 0
+
+    def write(self, data: Any) -> int:
+        """All of `data`; a raw file may take less at a time."""
+        left = memoryview(data).cast("B")
+        self.hash.update(left)
+        self.size += len(left)
+        while len(left):
+            left = left[self._file.write(left) :]
+        return len(memoryview(data))
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self, is_whole: bool) -> None:
+        if is_whole:
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class PieceWriter:
+    """One `.distcp` file; a context manager that syncs and closes it.  `pieces` and `written` tell what it holds.
+
+    OSError of the disk is let through: the caller knows what is being saved.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.pieces: list[Piece] = []
+        self._stream = _HashingStream(folder / name)
+
+    def add(self, key: str, shape: Iterable[int], offsets: Iterable[int], tensor: torch.Tensor) -> None:
+        """Append the chunk of global tensor `key` of `shape` that begins at `offsets`; a CPU tensor, any dtype."""
+        with _without_crc():
+            start, length = self._save(_with_storage_of_its_own(tensor))
+        self.pieces.append(
+            Piece(key, tuple(shape), tuple(offsets), tuple(tensor.shape), tensor.dtype, self.name, start, length)
+        )
+
+    def add_object(self, key: str, value: Any) -> None:
+        """Append an object, such as a layer's extra state."""
+        start, length = self._save(value)
+        self.pieces.append(Piece(key, (), (), (), None, self.name, start, length))
+
+    @property
+    def written(self) -> WrittenFile:
+        """The file so far."""
+        return WrittenFile(self.name, self._stream.size, self._stream.hash.hexdigest())
+
+    def _save(self, value: Any) -> tuple[int, int]:
+        start = self._stream.size
+        torch.save(value, self._stream)
+        return start, self._stream.size - start
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close(is_whole=error is None)
+
+
+@contextlib.contextmanager
+def _without_crc() -> Iterator[None]:
+    """Tensors are saved at twice the speed without torch's own sums; ours cover the whole file."""
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        yield
+    finally:
+        torch.serialization.set_crc32_options(before)
+
+
+def _with_storage_of_its_own(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory as a storage that begins and ends with the tensor: torch.save writes whole storages."""
+    flat = tensor.detach().contiguous().flatten()
+    return torch.from_numpy(flat.view(torch.uint8).numpy()).view(tensor.dtype).view(tensor.shape)
+
+
+def write_index(folder: Path, pieces: Iterable[Piece], common: Mapping[str, Any]) -> list[WrittenFile]:
+    """Write `.metadata`, `common.pt` and `metadata.json` for the pieces in `folder`: the last step of a save."""
+    entries: dict[str, Any] = {}
+    places: dict[Any, Any] = {}
+    for piece in pieces:
+        if piece.dtype is None:
+            entries[piece.key] = dcp.BytesStorageMetadata()
+            index = dcp.MetadataIndex(piece.key)
+        else:
+            new = dcp.TensorStorageMetadata(dcp.TensorProperties(piece.dtype), torch.Size(piece.shape), [])
+            chunk = dcp.ChunkStorageMetadata(torch.Size(piece.offsets), torch.Size(piece.sizes))
+            entries.setdefault(piece.key, new).chunks.append(chunk)
+            index = dcp.MetadataIndex(piece.key, piece.offsets)
+        places[index] = _StorageInfo(piece.file, piece.start, piece.length)
+    whole = dcp.Metadata(entries, storage_data=places, storage_meta=dcp.StorageMeta(), version=CURRENT_DCP_VERSION)
+    shared = io.BytesIO()
+    torch.save(dict(common), shared)
+    contents = {
+        METADATA: pickle.dumps(whole),
+        COMMON: shared.getvalue(),
+        FORMAT: json.dumps(_FORMAT).encode(),
+    }
+    written = []
+    for name, content in contents.items():
+        replace_file(folder / name, content)
+        written.append(WrittenFile(name, len(content), xxhash.xxh3_128_hexdigest(content)))
+    return written
+
+
+class _HarmlessUnpickler(pickle.Unpickler):
+    """Knows the classes of `_HARMLESS` and torch's dtypes, and refuses every other."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in _HARMLESS.get(module, ()):
+            return super().find_class(module, name)
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint needs")
+
+
+def read_index(folder: Path) -> dict[str, list[Piece]]:
+    """The pieces of every key of a `torch_dist` checkpoint, in the order of their offsets.
+
+    Raises:
+        SrpoError: when the folder is no such checkpoint, or its index is broken or could run code.
+    """
+    try:
+        declared = json.loads((folder / FORMAT).read_text())
+    except (OSError, ValueError) as error:
+        raise SrpoError(
+            f"{folder / FORMAT}: cannot be read ({one_line(error)}); give a Megatron checkpoint"
+        ) from None
+    if not isinstance(declared, dict) or declared.get("sharded_backend") != "torch_dist":
+        raise SrpoError(f"{folder / FORMAT}: the format is not torch_dist, the only one that is read")
+    path = folder / METADATA
+    try:
+        with path.open("rb") as file:
+            whole = _HarmlessUnpickler(file).load()
+        return _pieces_of(whole)
+    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SrpoError(f"{path}: is not the index of a checkpoint ({one_line(error)}); copy it again") from None
+
+
+def _pieces_of(whole: Any) -> dict[str, list[Piece]]:
+    pieces: dict[str, list[Piece]] = {}
+    for key, entry in whole.state_dict_metadata.items():
+        if isinstance(entry, dcp.BytesStorageMetadata):
+            place = whole.storage_data[dcp.MetadataIndex(key)]
+            found = [Piece(key, (), (), (), None, place.relative_path, place.offset, place.length)]
+        else:
+            found = []
+            for chunk in entry.chunks:
+                place = whole.storage_data[dcp.MetadataIndex(key, chunk.offsets)]
+                where = (place.relative_path, place.offset, place.length)
+                extent = (tuple(entry.size), tuple(chunk.offsets), tuple(chunk.sizes))
+                found.append(Piece(key, *extent, entry.properties.dtype, *where))
+        for piece in found:
+            if "/" in piece.file or piece.file.startswith("."):
+                raise ValueError(f"{key} lies in {piece.file!r}, which is no file of the folder")
+        pieces[key] = sorted(found, key=lambda piece: piece.offsets)
+    return pieces
+
+
+def read_common(folder: Path) -> dict[str, Any]:
+    """The part that all ranks share; raises SrpoError when it is broken or holds more than plain values."""
+    try:
+        common = torch.load(folder / COMMON, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise SrpoError(f"{folder / COMMON}: cannot be read as plain values ({one_line(error)})") from None
+    return dict(common)
+
+
+def read_piece(folder: Path, piece: Piece, out: torch.Tensor | None = None) -> torch.Tensor:
+    """The tensor of a piece; into `out`, contiguous and of its sizes and dtype, when that is given.
+
+    Raises:
+        SrpoError: when the record is not what the index says.
+    """
+    assert piece.dtype is not None, "objects are read by torch.load"
+    path = folder / piece.file
+    target = torch.empty(piece.sizes, dtype=piece.dtype) if out is None else out
+    assert target.is_contiguous() and target.dtype == piece.dtype and tuple(target.shape) == piece.sizes
+    buffer = memoryview(target.view(-1).view(torch.uint8).numpy())
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            position = piece.start + _data_offset(descriptor, piece, len(buffer))
+            while len(buffer):
+                count = os.preadv(descriptor, [buffer], position)
+                if count == 0:
+                    raise ValueError("it ends too early")
+                buffer, position = buffer[count:], position + count
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SrpoError(f"{path}: the record of {piece.key} cannot be read ({one_line(error)})") from None
+    return target
+
+
+class _Slice(io.RawIOBase):
+    """Part of a file as a file, for zipfile."""
+
+    def __init__(self, descriptor: int, start: int, length: int) -> None:
+        self._descriptor, self._start, self._length, self._position = descriptor, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._length - self._position))
+        count = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._start + self._position)
+        self._position += count
+        return count
+
+
+def _data_offset(descriptor: int, piece: Piece, size: int) -> int:
+    """Where in its record a tensor's bytes begin; ValueError when the record is not one of plain bytes."""
+    with zipfile.ZipFile(io.BufferedReader(_Slice(descriptor, piece.start, piece.length))) as archive:
+        members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+    order, data = members.get("byteorder"), members["data/0"]
+    if order is not None:
+        start = piece.start + _offset_of(descriptor, piece, order)
+        if os.pread(descriptor, order.file_size, start) != b"little":
+            raise ValueError("its byte order is not little-endian")
+    if data.compress_type != zipfile.ZIP_STORED or data.file_size != size:
+        raise ValueError(f"it does not hold {size} bytes as they are")
+    return _offset_of(descriptor, piece, data)
+
+
+def _offset_of(descriptor: int, piece: Piece, member: zipfile.ZipInfo) -> int:
+    """Where in the record a member's bytes begin; zipfile insists on sums that torch may leave out."""
+    header = os.pread(descriptor, 30, piece.start + member.header_offset)
+    name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+    return member.header_offset + 30 + name + extra
