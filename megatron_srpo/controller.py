@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from megatron_srpo.checkpoints.manifest import CurriculumState, RunFacts
+from megatron_srpo.checkpoints.provenance import Provenance
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.draws import StepDraws
 from megatron_srpo.curriculum.history import outcome_of
@@ -29,12 +31,19 @@ class TrainerRanks(Protocol):
     """What the loop asks of the trainer; `launch.trainer.Trainer` is one."""
 
     version: int
+    broken_checkpoints: list[str]
 
     async def train(self, path: Path) -> dict[str, float]:
         """Train on a closed step file."""
 
-    async def save(self) -> None:
-        """Write a checkpoint of the present version."""
+    async def save(self, run: RunFacts) -> float:
+        """Begin to write a checkpoint of the present version; returns the seconds that training waited."""
+
+    async def settle(self) -> None:
+        """Wait until the checkpoint that is being written is whole."""
+
+    def take_saved(self) -> list[dict[str, Any]]:
+        """What became whole since the last call: weight_version, bytes, seconds and stall_seconds of each."""
 
 
 @dataclass
@@ -74,8 +83,10 @@ class Controller:
         trainer: TrainerRanks,
         rollouts: Rollouts | None,
         observers: Observers,
+        provenance: Provenance,
     ) -> None:
         self.recipe, self.journal, self.trainer = recipe, journal, trainer
+        self.provenance = provenance
         self.rollouts, self.observers = rollouts, observers
         self._saved_version = trainer.version
         self._tell_start()
@@ -99,12 +110,14 @@ class Controller:
             self._record(
                 step, {**summarize(rows), **rollout, **trained, "seconds_step": time.monotonic() - started}
             )
+            self._tell_saved()
             if self.trainer.version % self.recipe.checkpoint.every == 0:
                 await self._save()
         else:
             ended = "steps"
         if self._saved_version != self.trainer.version:
             await self._save()
+        await self._settle()
         await self._evaluate(is_last=True)
         return ended
 
@@ -213,13 +226,23 @@ class Controller:
         )
 
     async def _save(self) -> None:
+        """Begin to write a checkpoint; training goes on while it is written."""
         self.observers.progress.phase("saving a checkpoint")
-        started = time.monotonic()
-        await self.trainer.save()
-        self._saved_version = self.trainer.version
-        if self.rollouts is not None and self.rollouts.curriculum.steps == self.trainer.version:
-            self.rollouts.store.save(self.rollouts.curriculum)
-        self._event("checkpoint", weight_version=self.trainer.version, seconds=time.monotonic() - started)
+        version, curriculum = self.trainer.version, None
+        if self.rollouts is not None and self.rollouts.curriculum.steps == version:
+            digest = self.rollouts.store.save(self.rollouts.curriculum)
+            curriculum = CurriculumState(steps=version, xxh3_128=digest)
+        await self.trainer.save(self.provenance.facts(version, curriculum))
+        self._saved_version = version
+
+    async def _settle(self) -> None:
+        """Wait for the last checkpoint: the run's end is its own proof."""
+        await self.trainer.settle()
+        self._tell_saved()
+
+    def _tell_saved(self) -> None:
+        for saved in self.trainer.take_saved():
+            self._event("checkpoint", **saved)
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         self.observers.metrics.record(step, values)
@@ -237,12 +260,26 @@ class Controller:
                 "restore the missing step files, or remove the checkpoints that are newer than them"
             )
         replayed = len([step for step in closed if step >= version])
-        self._event("start", weight_version=version, closed_steps=len(closed), replayed_steps=replayed)
+        broken = self.trainer.broken_checkpoints
+        self._event(
+            "start",
+            weight_version=version,
+            closed_steps=len(closed),
+            replayed_steps=replayed,
+            broken_checkpoints=broken,
+        )
+        for problem in broken:
+            self.observers.progress.say(f"warning: {problem}; checkpoint.fall_back lets the run go on without it")
         if self.rollouts is not None:
             self._tell_restored(self.rollouts.restored)
         if version or closed:
+            origin = f"checkpoint step-{version:06d}, checksums right" if version else "no checkpoint yet"
+            which = f" ({version} to {len(closed) - 1})" if replayed else ""
+            opened = len(self.journal.open_paths(len(closed)))
+            begun = f"; step {len(closed)} has {opened} groups already" if opened else ""
             self.observers.progress.say(
-                f"going on from weight version {version}; {replayed} recorded steps are replayed, not sampled"
+                f"going on from weight version {version} ({origin}); {replayed} recorded steps{which} are "
+                f"replayed, not sampled{begun}"
             )
 
     def _tell_restored(self, restored: Restored) -> None:

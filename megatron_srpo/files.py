@@ -9,8 +9,11 @@ from typing import IO
 
 import pyarrow
 import pyarrow.parquet
+import xxhash
 
 from megatron_srpo.errors import SrpoError
+
+_BLOCK = 4 * 2**20  # bytes read at a time
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
@@ -34,6 +37,17 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def checksum(path: Path) -> str:
+    """XXH3-128 of a file's content, read in blocks."""
+    digest = xxhash.xxh3_128()
+    block = bytearray(_BLOCK)
+    view = memoryview(block)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(view[:count])
+    return digest.hexdigest()
 
 
 def hold(folder: Path, taken: str) -> IO[str]:

@@ -1,135 +1,147 @@
-"""Training checkpoints: Megatron's distributed checkpoint plus a manifest that makes it count.
-
-    checkpoints/step-000020/        weights, optimizer, schedule, as megatron.core.dist_checkpointing writes them
-    checkpoints/step-000020/manifest.json
-
-A checkpoint is written in a folder of another name, its manifest last, and renamed when everything is on
-disk: a folder without a manifest is not a checkpoint.  The number is the weight version: how many steps the
-weights have been trained on, so also the first step that must be trained next.
-"""
+"""Loading training checkpoints, on any parallel layout, after every byte of them has been looked at."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
+import io
+import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import megatron.core
 import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 
+from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.actor.random_states import as_sharded, random_states, restore_random_states
 from megatron_srpo.actor.step import Actor
-from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import sync
+from megatron_srpo.bridge.torch_dist import read_common, read_index
+from megatron_srpo.checkpoints.manifest import Layout, Manifest, checkpoint_folder, checkpoint_versions
+from megatron_srpo.checkpoints.verify import check_files, share_of
+from megatron_srpo.errors import SrpoError, one_line
 
-MANIFEST = "manifest.json"
-_NAME = re.compile(r"^step-(\d{6})$")
 # Optimizer state in the shape of the parameters, so that another parallel layout can load it.
-_METADATA = {"distrib_optim_sharding_type": "fully_reshardable"}
+METADATA = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 
 
-def checkpoint_folder(root: Path, version: int) -> Path:
-    """Where the checkpoint of a weight version lies."""
-    return root / f"step-{version:06d}"
+@dataclass(frozen=True)
+class Resumed:
+    """What a start goes on from: the weight version, and sentences about newer checkpoints that are broken."""
+
+    version: int
+    broken: tuple[str, ...] = ()
 
 
-def checkpoint_versions(root: Path) -> list[int]:
-    """Weight versions of the whole checkpoints, oldest first."""
-    if not root.exists():
-        return []
-    found = [(m, p) for p in root.iterdir() if (m := _NAME.match(p.name))]
-    return sorted(int(match.group(1)) for match, path in found if (path / MANIFEST).exists())
+def layout_of(ranks: Ranks) -> Layout:
+    """The layout as a manifest names it."""
+    return Layout(tensor=ranks.tensor_size, pipeline=ranks.pipeline_size, data=ranks.data_size)
 
 
-def _state(actor: Actor, is_loading: bool) -> dict[str, Any]:
-    model = actor.gpt.sharded_state_dict()
-    return {
-        "model": model,
-        "optimizer": actor.optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=_METADATA),
-        "scheduler": actor.scheduler.state_dict(),
-        "version": actor.version,
-    }
+def resume(actor: Actor, root: Path, fall_back: bool) -> Resumed:
+    """Load the newest checkpoint, or leave the actor as it is where there is none; every rank calls it.
+
+    Each file is checked by one rank.  With `fall_back` a broken checkpoint is passed over for the one before it.
+
+    Raises:
+        SrpoError: naming the file, on all ranks, when a checkpoint is broken and may not or cannot be passed over.
+    """
+    broken: list[str] = []
+    versions = checkpoint_versions(root)
+    for version in reversed(versions):
+        problem = _first_problem(checkpoint_folder(root, version), version)
+        if problem is None:
+            load_checkpoint(actor, root, version)
+            return Resumed(version, tuple(broken))
+        if not fall_back:
+            raise SrpoError(f"{problem}; {_way_out(checkpoint_folder(root, version), version != versions[0])}")
+        broken.append(problem)
+    if broken:
+        raise SrpoError(
+            f"{broken[-1]}, and no checkpoint in {root} is whole; restore one, or remove them all to train on the "
+            "recorded steps from the beginning"
+        )
+    return Resumed(actor.version)
 
 
-def save_checkpoint(actor: Actor, root: Path, keep: int) -> Path:
-    """Save this version and drop all but the newest `keep`; every rank calls it, `root` is shared by all."""
-    target = checkpoint_folder(root, actor.version)
-    temporary = root / f"saving-{actor.version:06d}"
-    if dist.get_rank() == 0:
-        for left in root.glob("saving-*"):  # what a crash has left
-            shutil.rmtree(left)
-        temporary.mkdir(parents=True)
-    dist.barrier()
-    dist_checkpointing.save(_state(actor, is_loading=False), str(temporary), content_metadata=_METADATA)
-    dist.barrier()
-    if dist.get_rank() == 0:
-        _write_manifest(actor, temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        sync(root)
-        for version in checkpoint_versions(root)[:-keep]:
-            shutil.rmtree(checkpoint_folder(root, version))
-    dist.barrier()
-    return target
+def _way_out(folder: Path, is_another: bool) -> str:
+    if is_another:
+        return f"restore it, or set checkpoint.fall_back=true to go on from the checkpoint before {folder.name}"
+    return f"restore it, or remove {folder} to train on the recorded steps from the beginning"
 
 
-def _write_manifest(actor: Actor, folder: Path) -> None:
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    for name in files:
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
-    manifest = {
-        "weight_version": actor.version,
-        "model": str(actor.model_config.folder),
-        "megatron_core": megatron.core.__version__,
-        "torch": torch.__version__,
-        "files": files,
-    }
-    with (folder / MANIFEST).open("w") as file:
-        file.write(json.dumps(manifest, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    sync(folder)
+def _first_problem(folder: Path, version: int) -> str | None:
+    """What is wrong with a checkpoint, the same answer on every rank; each has looked at its share."""
+    found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(found, _problems_of_share(folder, version))
+    return next((problem for problems in found for problem in problems), None)
+
+
+def _problems_of_share(folder: Path, version: int) -> list[str]:
+    try:
+        manifest = Manifest.read(folder)
+        problems = check_files(folder, share_of(manifest.files, dist.get_rank(), dist.get_world_size()))
+        if manifest.weight_version != version:
+            problems.append(f"{folder}: its manifest is of weight version {manifest.weight_version}")
+        # A checksum does not say who wrote a file: what torch would unpickle is looked at first.
+        if dist.get_rank() == 0 and not problems:
+            _refuse_code(folder)
+    except SrpoError as error:
+        return [str(error)]
+    return problems
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise SrpoError when a pickle of the checkpoint is anything but plain values and tensors."""
+    read_common(folder)
+    for pieces in read_index(folder).values():
+        for piece in pieces:
+            if piece.dtype is not None:
+                continue
+            with (folder / piece.file).open("rb") as file:
+                file.seek(piece.start)
+                content = file.read(piece.length)
+            try:
+                torch.load(io.BytesIO(content), weights_only=True)
+            except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+                raise SrpoError(
+                    f"{folder / piece.file}: {piece.key} is more than plain values ({error})"
+                ) from None
 
 
 def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
-    """Restore weights, optimizer and schedule of a version; every rank calls it.
+    """Restore weights, optimizer, schedule and random states of a version; every rank calls it.
 
-    Raises SrpoError naming the file when the checkpoint is not what its manifest says.
+    Random states belong to ranks: on another layout they stay those of the seed.  Raises SrpoError when the
+    checkpoint does not fit the model.
     """
     folder = checkpoint_folder(root, version)
-    check_files(folder)
+    template = _template(actor)
+    is_same_layout = Manifest.read(folder).layout == layout_of(actor.ranks)
+    if is_same_layout:
+        states = random_states(actor.platform.is_cuda)
+        template["random"] = as_sharded(states, dist.get_rank(), dist.get_world_size())
     try:
-        state = dist_checkpointing.load(_state(actor, is_loading=True), str(folder))
+        state = dist_checkpointing.load(template, str(folder))
     except (CheckpointingException, RuntimeError, OSError) as error:
         raise SrpoError(
-            f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]}); remove this folder to go on "
-            "from the checkpoint before it"
+            f"{folder}: cannot be loaded ({one_line(error)[:300]}); its files are whole, so look whether it "
+            "belongs to the recipe's model"
         ) from error
     actor.gpt.load_state_dict(state["model"])
     actor.optimizer.load_state_dict(state["optimizer"])
     actor.scheduler.load_state_dict(state["scheduler"])
+    if is_same_layout:
+        restore_random_states(state["random"])
     actor.version = int(state["version"])
 
 
-def check_files(folder: Path) -> None:
-    """Raise SrpoError unless every file of the manifest is there in full."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
-    except (ValueError, KeyError) as error:
-        raise SrpoError(
-            f"{folder / MANIFEST}: is not a checkpoint's manifest ({error!r}); remove the whole folder to go on "
-            "from the checkpoint before it"
-        ) from error
-    for name, size in files.items():
-        found = (folder / name).stat().st_size if (folder / name).exists() else None
-        if found != size:
-            raise SrpoError(
-                f"{folder / name}: {'missing' if found is None else f'{found} bytes'}, the manifest says {size} "
-                "bytes; restore it, or remove the whole folder to go on from the checkpoint before it"
-            )
+def _template(actor: Actor) -> dict[str, Any]:
+    """What the stock loading is to fill."""
+    model = actor.gpt.sharded_state_dict()
+    return {
+        "model": model,
+        "optimizer": actor.optimizer.sharded_state_dict(model, is_loading=True, metadata=METADATA),
+        "scheduler": actor.scheduler.state_dict(),
+        "version": actor.version,
+    }

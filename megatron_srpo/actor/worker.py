@@ -21,10 +21,12 @@ import torch.distributed as dist
 import typer
 
 from megatron_srpo.actor import parallel
-from megatron_srpo.actor.checkpoint import checkpoint_versions, load_checkpoint, save_checkpoint
+from megatron_srpo.actor.checkpoint import resume
+from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.step import Actor, build_actor, train_step
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
+from megatron_srpo.checkpoints.manifest import RunFacts
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
 from megatron_srpo.launch.control import ControllerLink, Message
 from megatron_srpo.platform.select import select_platform
@@ -41,15 +43,14 @@ class Worker:
 
     def __init__(self, recipe: Recipe, run_dir: Path, address: str) -> None:
         self.recipe = recipe
-        self.checkpoints = run_dir / "checkpoints"
+        checkpoints = run_dir / "checkpoints"
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         platform = select_platform(recipe.trainer.device, local_rank, recipe.trainer.threads_per_rank)
         ranks = parallel.initialize(recipe.trainer, platform, recipe.seed)
         model_config = read_model_config(recipe.model.path)
         self.actor: Actor = build_actor(recipe, model_config, ranks, platform, load_weights)
-        versions = checkpoint_versions(self.checkpoints)
-        if versions:
-            load_checkpoint(self.actor, self.checkpoints, versions[-1])
+        self.resumed = resume(self.actor, checkpoints, recipe.checkpoint.fall_back)
+        self.saver = Saver(checkpoints, recipe.checkpoint, self.actor)
         self.bindings = bind(self.actor.gpt, model_config)
         self.sender = WeightSender(
             self.bindings,
@@ -67,7 +68,8 @@ class Worker:
         dist.all_gather_object(groups, self.weight_group)
         present = sorted((group for group in groups if group is not None), key=lambda group: group.name)
         return {
-            "version": self.actor.version,
+            "version": self.resumed.version,
+            "broken_checkpoints": self.resumed.broken,
             "backend": self.actor.platform.collectives,
             "groups": [group_as_message(group) for group in present],
         }
@@ -93,13 +95,17 @@ class Worker:
         export_hf(self.bindings, self.actor.model_config, self.actor.ranks, Path(path))
         return {}
 
-    def save(self) -> Message:
-        """Write a training checkpoint."""
-        folder = save_checkpoint(self.actor, self.checkpoints, self.recipe.checkpoint.keep)
-        return {"path": str(folder)}
+    def save(self, run: dict[str, Any]) -> Message:
+        """Begin to write a training checkpoint; `run` are the controller's facts for its manifest."""
+        return {"seconds": self.saver.start(self.actor, RunFacts.model_validate(run))}
+
+    def settle(self) -> Message:
+        """Wait until the checkpoint that is being written is whole."""
+        self.saver.wait()
+        return {}
 
 
-COMMANDS = ("train", "join", "send", "export", "save")
+COMMANDS = ("train", "join", "send", "export", "save", "settle")
 
 
 def serve(worker: Worker, link: ControllerLink | None) -> None:
@@ -118,9 +124,10 @@ def serve(worker: Worker, link: ControllerLink | None) -> None:
             return
         if name not in COMMANDS:
             raise SrpoError(f"trainer: the controller asked for {name!r}, which is none of {', '.join(COMMANDS)}")
+        worker.saver.check()
         answer = getattr(worker, name)(**command)
         if link is not None:
-            link.send(answer)
+            link.send({**answer, "saved": worker.saver.take_saved()})
 
 
 def run(

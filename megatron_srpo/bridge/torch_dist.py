@@ -83,6 +83,11 @@ class WrittenFile:
     size: int
     xxh3_128: str
 
+    @classmethod
+    def of(cls, name: str, content: bytes) -> Self:
+        """The entry of a small file with this content."""
+        return cls(name, len(content), xxhash.xxh3_128_hexdigest(content))
+
 
 class _HashingStream:
     """What torch.save writes to: a file whose bytes are counted and hashed on their way."""
@@ -130,8 +135,8 @@ class PieceWriter:
         )
 
     def add_object(self, key: str, value: Any) -> None:
-        """Append an object, such as a layer's extra state."""
-        start, length = self._save(value)
+        """Append an object, such as a layer's extra state; Megatron reads a list with one element."""
+        start, length = self._save([value])
         self.pieces.append(Piece(key, (), (), (), None, self.name, start, length))
 
     @property
@@ -195,7 +200,7 @@ def write_index(folder: Path, pieces: Iterable[Piece], common: Mapping[str, Any]
     written = []
     for name, content in contents.items():
         replace_file(folder / name, content)
-        written.append(WrittenFile(name, len(content), xxhash.xxh3_128_hexdigest(content)))
+        written.append(WrittenFile.of(name, content))
     return written
 
 

@@ -16,8 +16,11 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import xxhash
+from numpy.typing import NDArray
 
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.history import groups_of, outcomes_of
@@ -46,8 +49,9 @@ class Restored:
 class CurriculumStore:
     """Reads and writes what a run directory keeps of the curriculum."""
 
-    def __init__(self, run_dir: Path, journal: Journal) -> None:
-        self._run_dir, self._journal = run_dir, journal
+    def __init__(self, run_dir: Path, journal: Journal, digests: Mapping[int, str] | None = None) -> None:
+        """`digests` are what checkpoints say of the snapshots, by their number of steps."""
+        self._run_dir, self._journal, self._digests = run_dir, journal, digests or {}
         self._folder = run_dir / "curriculum"
 
     def restore(self, curriculum: Curriculum) -> Restored:
@@ -95,20 +99,25 @@ class CurriculumStore:
         path = self._path(step)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return curriculum.load_state_dict(arrays)
+                state = dict(arrays)
+            if self._digests.get(step, digest := digest_of(state)) != digest:
+                raise ValueError("it is not the one that the checkpoint of this step was written with")
+            return curriculum.load_state_dict(state)
         except _BROKEN as error:
             raise SrpoError(
                 f"{path}: is not a snapshot of this run's curriculum ({error}); remove it, it is folded "
                 "again from the journal"
             ) from error
 
-    def save(self, curriculum: Curriculum) -> None:
-        """Write a snapshot between two steps and drop all but the newest two."""
+    def save(self, curriculum: Curriculum) -> str:
+        """Write a snapshot between two steps and drop all but the newest two; returns the digest of the state."""
         buffer = io.BytesIO()
-        np.savez(buffer, **curriculum.state_dict())  # type: ignore[arg-type]  # its stub mistakes names for options
+        state = curriculum.state_dict()
+        np.savez(buffer, **state)  # type: ignore[arg-type]  # its stub mistakes names for options
         replace_file(self._path(curriculum.steps), buffer.getbuffer())
         for step in self._snapshots()[:-2]:
             self._path(step).unlink()
+        return digest_of(state)
 
     def recorded_switch(self, step: int) -> Switch | None:
         """The journal's switch before a step."""
@@ -135,6 +144,15 @@ class CurriculumStore:
             return False
         except (ValueError, TypeError, KeyError) as error:
             raise SrpoError(f"{self._request}: is not a request for a stage's end ({error}); remove it") from error
+
+
+def digest_of(state: Mapping[str, NDArray[Any]]) -> str:
+    """XXH3-128 of arrays: their names, types, shapes and values."""
+    digest = xxhash.xxh3_128()
+    for name, array in sorted(state.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _read_switch(path: Path) -> Switch:

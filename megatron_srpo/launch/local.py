@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from megatron_srpo.checkpoints.provenance import Provenance
 from megatron_srpo.controller import Controller, Observers, Rollouts
 from megatron_srpo.curriculum.curriculum import Curriculum
 from megatron_srpo.curriculum.restore import CurriculumStore
@@ -53,18 +54,23 @@ def train(recipe: Recipe, replay: Path | None) -> None:
 async def _train(run: RunDirectory, replay: Path | None) -> None:
     recipe, console = run.recipe, Console()
     steps = min(recipe.steps, run.copy_steps(replay)) if replay is not None else recipe.steps
+    provenance = Provenance(recipe, run.journal)
+    provenance.check()
     events, metrics = JsonLines(run.path / "events.jsonl"), RunMetrics(run.path)
     with Progress(steps, console) as progress:
         progress.say(f"run directory {run.path}, logs in {run.path / 'logs'}")
+        for key, (old, new) in run.changed.items():
+            events.write({"event": "recipe_changed", "key": key, "old": old, "new": new})
+            progress.say(f"the recipe has changed since this run's last start: {key} was {old!r} and is {new!r}")
         progress.phase("starting trainer ranks and engines, about half a minute")
         async with AsyncExitStack() as stack:
             stack.callback(metrics.close)
             trainer, engines = await _start(recipe, run.path, stack, with_engines=replay is None)
-            rollouts = await _rollouts(run, trainer, engines, stack) if engines is not None else None
+            rollouts = await _rollouts(run, provenance, trainer, engines, stack) if engines is not None else None
             observers = Observers(metrics, events, progress)
             if rollouts is not None:
                 _tell_isolation(recipe, rollouts, observers)
-            controller = Controller(recipe, run.journal, trainer, rollouts, observers)
+            controller = Controller(recipe, run.journal, trainer, rollouts, observers, provenance)
             watchers = [trainer.watch(), *([engines.watch()] if engines is not None else [])]
             ended = await supervise(controller.run(steps), watchers)
             await supervise(trainer.export(run.path / "model"), [trainer.watch()])
@@ -100,14 +106,19 @@ async def _start(
     return trainer, engines
 
 
-async def _rollouts(run: RunDirectory, trainer: Trainer, engines: Engines, stack: AsyncExitStack) -> Rollouts:
+async def _rollouts(
+    run: RunDirectory, provenance: Provenance, trainer: Trainer, engines: Engines, stack: AsyncExitStack
+) -> Rollouts:
     recipe = run.recipe
     fleet = EngineFleet.from_recipe(recipe, engines.urls)
     stack.push_async_callback(fleet.close)
     rewards = await stack.enter_async_context(RewardPool(recipe.reward))
     encoder = PromptEncoder.from_recipe(recipe)
     problems = {name: load_source(source) for name, source in recipe.train_sources.items()}
-    curriculum, store = Curriculum(recipe, _ids(problems)), CurriculumStore(run.path, run.journal)
+    curriculum, store = (
+        Curriculum(recipe, _ids(problems)),
+        CurriculumStore(run.path, run.journal, provenance.curriculum_digests()),
+    )
     restored = store.restore(curriculum)
     collector = RolloutCollector(recipe, read_model_config(recipe.model.path), fleet, encoder, rewards)
     return Rollouts(

@@ -57,7 +57,7 @@ class RunDirectory:
         taken = "another srpo train uses this run directory; wait for it, stop it, or give --run-dir"
         self._lock: IO[str] = hold(self.path, f"{self.path}: {taken}")
         self._check_resume()
-        self._check_recipe()
+        self.changed = self._check_recipe()
         temporary = self.path / "recipe.yaml.tmp"
         temporary.write_text(resolved_yaml(recipe))
         temporary.rename(self.path / "recipe.yaml")
@@ -75,7 +75,7 @@ class RunDirectory:
     @property
     def has_progress(self) -> bool:
         """Whether any group has been recorded or any checkpoint saved here."""
-        patterns = ("rollouts/step-*.parquet", "rollouts/open/*/group-*.parquet", "checkpoints/*/manifest.json")
+        patterns = ("rollouts/step-*.parquet", "rollouts/open/*/group-*.parquet", "checkpoints/step-*")
         return any(any(self.path.glob(pattern)) for pattern in patterns)
 
     def finish(self, weight_version: int, ended_by: str) -> None:
@@ -95,9 +95,11 @@ class RunDirectory:
         if self.recipe.resume == "must" and not self.has_progress:
             raise SrpoError(f"{self.path}: resume is must, but there is no run in it; check --run-dir")
 
-    def _check_recipe(self) -> None:
+    def _check_recipe(self) -> dict[str, tuple[Any, Any]]:
+        """What has changed since the last start; only what may."""
         if self.has_progress and (self.path / "recipe.yaml").exists():
-            check_recorded(self.recipe)
+            return check_recorded(self.recipe)
+        return {}
 
     def copy_steps(self, source: Path) -> int:
         """Take over the recorded steps of another run, to be replayed; returns how many there are.
@@ -122,8 +124,8 @@ class RunDirectory:
         return len(steps)
 
 
-def check_recorded(recipe: Recipe) -> None:
-    """Raise SrpoError when the run directory's recipe differs in what the run has learned from."""
+def check_recorded(recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """What differs from the run directory's recipe; raises SrpoError when the run has learned from some of it."""
     changed = differences(load_recipe(recipe.directory / "recipe.yaml"), recipe)
     refused = {key: values for key, values in changed.items() if not _is_free(key)}
     if refused:
@@ -132,6 +134,7 @@ def check_recorded(recipe: Recipe) -> None:
             f"{recipe.directory}: the recipe has changed in what this run has learned from ({told}); "
             "undo the change or give another --run-dir"
         )
+    return changed
 
 
 def is_finished(recipe: Recipe) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from megatron_srpo.checkpoints.manifest import RunFacts
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
 from megatron_srpo.launch.control import Message, TrainerLink
 from megatron_srpo.launch.ports import unclaimed_port
@@ -42,29 +43,46 @@ class Trainer:
         self.version: int = hello["version"]
         self.backend: str = hello["backend"]
         self.groups = [StageGroup(**group) for group in hello["groups"]]
+        self.broken_checkpoints: list[str] = hello["broken_checkpoints"]
+        self._saved: list[Message] = []
 
     async def train(self, path: Path) -> dict[str, float]:
         """Train on a closed step and return the metrics."""
-        answer = await self._link.call("train", path=str(path.absolute()))
+        answer = await self._call("train", path=str(path.absolute()))
         self.version = answer["version"]
         metrics: dict[str, float] = answer["metrics"]
         return metrics
 
     async def join(self, world_size: int) -> None:
         """Meet the engines in the weight groups; returns when all have."""
-        await self._link.call("join", world_size=world_size)
+        await self._call("join", world_size=world_size)
 
     async def send(self) -> Message:
         """Broadcast the weights; returns bytes and seconds."""
-        return await self._link.call("send")
+        return await self._call("send")
 
     async def export(self, path: Path) -> None:
         """Write the weights as a Hugging Face folder."""
-        await self._link.call("export", path=str(path.absolute()))
+        await self._call("export", path=str(path.absolute()))
 
-    async def save(self) -> None:
-        """Write a training checkpoint."""
-        await self._link.call("save")
+    async def save(self, run: RunFacts) -> float:
+        """Begin to write a training checkpoint; returns the seconds that training waited."""
+        answer = await self._call("save", run=run.model_dump(mode="json"))
+        return float(answer["seconds"])
+
+    async def settle(self) -> None:
+        """Wait until the checkpoint that is being written is whole."""
+        await self._call("settle")
+
+    def take_saved(self) -> list[Message]:
+        """What became whole since the last call: weight_version, bytes, seconds and stall_seconds of each."""
+        taken, self._saved = self._saved, []
+        return taken
+
+    async def _call(self, command: str, **arguments: Any) -> Message:
+        answer = await self._link.call(command, **arguments)
+        self._saved += answer["saved"]
+        return answer
 
     async def watch(self) -> None:
         """Return when the ranks have been stopped; raise SrpoError when one ends by itself."""

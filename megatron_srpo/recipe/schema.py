@@ -157,7 +157,11 @@ class CheckpointSection(Section):
     """Training checkpoints in the run directory."""
 
     every: PositiveInt = Field(20, description="steps between checkpoints; the last step is always saved")
-    keep: PositiveInt = 2
+    keep: PositiveInt = Field(2, description="the newest ones stay")
+    keep_every: PositiveInt | None = Field(None, description="and those of every so many steps, for ever")
+    fall_back: bool = Field(
+        False, description="whether a start may pass over a broken newest checkpoint for the one before it"
+    )
 
 
 class EvaluationSection(Section):

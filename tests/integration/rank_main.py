@@ -18,15 +18,16 @@ import torch
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import TrainingSample
-from megatron_srpo.actor.checkpoint import load_checkpoint, save_checkpoint
+from megatron_srpo.actor.checkpoint import load_checkpoint
 from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
 from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.step import Actor, build_actor, log_probs_of, microbatches, train_step
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
 from megatron_srpo.platform.select import Platform, select_platform
 from megatron_srpo.recipe.model_config import read_model_config
-from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.recipe.schema import CheckpointSection, Recipe
 
 Job = dict[str, Any]
 
@@ -77,7 +78,9 @@ class Rank:
             load_checkpoint(actor, Path(job["load"]), job["version"])
         metrics = [train_step(actor, Path(path)) for path in job["steps"]]
         if "save" in job:
-            save_checkpoint(actor, Path(job["save"]), keep=2)
+            saver = Saver(Path(job["save"]), CheckpointSection(), actor)
+            saver.start(actor, None)
+            saver.wait()
         weights = b"".join(p.detach().float().numpy().tobytes() for p in actor.gpt.parameters())
         return {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megatron_srpo.actor.checkpoint import check_files, checkpoint_folder, checkpoint_versions
-from megatron_srpo.errors import SrpoError
 from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
 
 
@@ -51,19 +48,3 @@ def test_resume_on_another_layout(run: dict[str, Any]) -> None:
         for ours, theirs in zip(resumed["metrics"], run["straight"][0]["metrics"][2:], strict=True):
             for name in ("loss", "grad_norm", "learning_rate"):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
-
-
-def test_only_folders_with_a_manifest_count(run: dict[str, Any], tmp_path: Path) -> None:
-    assert checkpoint_versions(run["folder"] / "checkpoints") == [2]
-    checkpoint_folder(tmp_path, 7).mkdir()
-    assert checkpoint_versions(tmp_path) == []
-
-
-def test_a_cut_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"files": {"weights": 10}}))
-    (tmp_path / "weights").write_bytes(b"123")
-    with pytest.raises(SrpoError, match=r"weights: 3 bytes, the manifest says 10"):
-        check_files(tmp_path)
-    (tmp_path / "weights").unlink()
-    with pytest.raises(SrpoError, match=r"weights: missing"):
-        check_files(tmp_path)

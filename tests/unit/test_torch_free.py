@@ -9,7 +9,7 @@ from pathlib import Path
 
 import megatron_srpo
 
-PACKAGES = ("ablation", "recipe", "curriculum", "data", "rewards", "launch", "observe", "workers")
+PACKAGES = ("ablation", "checkpoints", "recipe", "curriculum", "data", "rewards", "launch", "observe", "workers")
 MODULES = (
     "errors",
     "files",

@@ -1,0 +1,257 @@
+"""Saving while training goes on.
+
+`Saver.start` copies what this rank has to write into host memory, which is all that training waits for.  A
+thread of every rank then writes its file, and when all have, rank 0 writes index and manifest and renames the
+folder (the invariants are in `checkpoints/manifest.py`).  The threads meet in a process group of their own, so
+they never come between the collectives of training.  A failure is raised by the next call, on every rank.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import megatron.core
+import torch
+import torch.distributed as dist
+
+import megatron_srpo
+from megatron_srpo.actor.checkpoint import METADATA, layout_of
+from megatron_srpo.actor.random_states import as_sharded, random_states
+from megatron_srpo.actor.shards import Shard, model_objects, model_shards, optimizer_shards, optimizers
+from megatron_srpo.actor.snapshot import HostBuffer
+from megatron_srpo.actor.step import Actor
+from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, write_index
+from megatron_srpo.checkpoints.manifest import (
+    FileEntry,
+    Manifest,
+    RunFacts,
+    Tensors,
+    checkpoint_folder,
+    checkpoint_versions,
+)
+from megatron_srpo.errors import SrpoError, cause_of
+from megatron_srpo.files import replace_file, sync
+from megatron_srpo.recipe.load import resolved_yaml
+from megatron_srpo.recipe.schema import CheckpointSection
+
+RECIPE = "recipe.yaml"
+# How long a rank waits for the others' files: longer than any disk takes.
+_LONGEST = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a rank writes, no longer tied to the live model."""
+
+    version: int
+    shards: Sequence[Shard]
+    objects: Mapping[str, Any]
+    common: Mapping[str, Any]
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rank has written, or why it could not."""
+
+    pieces: Sequence[Piece] = ()
+    files: Sequence[WrittenFile] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is whole: bytes of its files, seconds that training waited and that writing took."""
+
+    weight_version: int
+    bytes: int
+    stall_seconds: float
+    seconds: float
+
+
+class Saver:
+    """Checkpoints of one actor in `root`, which all ranks share; one is written at a time."""
+
+    def __init__(self, root: Path, section: CheckpointSection, actor: Actor) -> None:
+        """Every rank calls it; what a crash has left behind is removed."""
+        self._root, self._section = root, section
+        self._rank = dist.get_rank()
+        self._group = dist.new_group(backend="gloo", timeout=_LONGEST)
+        self._buffer = HostBuffer(is_pinned=actor.platform.is_cuda)
+        self._thread: Thread | None = None
+        self._problem: str | None = None
+        self._saved: list[Saved] = []
+        if self._rank == 0:
+            for left in [*root.glob("saving-*"), *root.glob("dropping-*")]:
+                shutil.rmtree(left)
+
+    def start(self, actor: Actor, run: RunFacts | None) -> float:
+        """Begin to save the actor's version; returns the seconds that this took, with the wait for the last save.
+
+        Raises:
+            SrpoError: when that save failed.
+        """
+        started = time.monotonic()
+        self.wait()
+        snapshot = self._snapshot(actor, run)
+        stall = time.monotonic() - started
+        recipe = resolved_yaml(actor.recipe).encode()
+        self._thread = Thread(target=self._save, args=(snapshot, recipe, stall), name="saver", daemon=True)
+        self._thread.start()
+        return stall
+
+    def wait(self) -> None:
+        """Return when the last save is whole; raises SrpoError when it failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise SrpoError when a save has failed."""
+        if self._problem is not None:
+            raise SrpoError(self._problem)
+
+    def take_saved(self) -> list[dict[str, Any]]:
+        """The checkpoints that have become whole since the last call; known to rank 0."""
+        taken, self._saved = self._saved, []
+        return [asdict(saved) for saved in taken]
+
+    def _snapshot(self, actor: Actor, run: RunFacts | None) -> Snapshot:
+        state = actor.gpt.sharded_state_dict()
+        of_optimizer = optimizer_shards(state, actor.optimizer)
+        of_model = model_shards(state)
+        live = [*of_model, *of_optimizer]
+        copies = self._buffer.copy([shard.tensor for shard in live])
+        shards = [Shard(s.key, s.shape, s.offsets, copy) for s, copy in zip(live, copies, strict=True)]
+        random = as_sharded(random_states(actor.platform.is_cuda), self._rank, dist.get_world_size())
+        manifest = Manifest(
+            weight_version=actor.version,
+            written_by={
+                "megatron_srpo": megatron_srpo.__version__,
+                "megatron_core": megatron.core.__version__,
+                "torch": torch.__version__,
+            },
+            layout=layout_of(actor.ranks),
+            weights=Tensors(tensors=0, bytes=0),
+            optimizer=Tensors(tensors=0, bytes=0),
+            scheduler=actor.scheduler.state_dict(),
+            rng=f"a state of every rank, by rank, under {random.key}",
+            run=run,
+            files={},
+        )
+        objects = {**model_objects(state), random.unique_key: random.data}
+        return Snapshot(actor.version, shards, objects, common_state(actor), manifest)
+
+    def _save(self, snapshot: Snapshot, recipe: bytes, stall: float) -> None:
+        """The thread: this rank's file, then on rank 0 the rest."""
+        started = time.monotonic()
+        try:
+            folder = self._root / f"saving-{snapshot.version:06d}"
+            report = self._write(folder, snapshot)
+            reports: list[Any] | None = [None] * dist.get_world_size() if self._rank == 0 else None
+            dist.gather_object(report, reports, group=self._group)
+            outcome: list[str | None] = [None]
+            if reports is not None:
+                outcome = [self._finish(folder, snapshot, recipe, reports)]
+            dist.broadcast_object_list(outcome, group=self._group)
+            self._problem = outcome[0]
+        except Exception as error:  # a rank has gone; raised by the next call
+            self._problem = f"checkpoint of step {snapshot.version}: not saved ({cause_of(error)})"
+        if self._rank == 0 and self._problem is None:
+            size = sum(path.stat().st_size for path in checkpoint_folder(self._root, snapshot.version).iterdir())
+            self._saved.append(Saved(snapshot.version, size, stall, time.monotonic() - started))
+
+    def _write(self, folder: Path, snapshot: Snapshot) -> Report:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            writer = PieceWriter(folder, f"__{self._rank}_0.distcp")
+            with writer:
+                for shard in snapshot.shards:
+                    writer.add(shard.key, shard.shape, shard.offsets, shard.tensor)
+                for key, value in snapshot.objects.items():
+                    writer.add_object(key, value)
+        except (OSError, RuntimeError) as error:
+            return Report(problem=f"rank {self._rank}: {_told(error)}")
+        return Report(writer.pieces, [writer.written])
+
+    def _finish(self, folder: Path, snapshot: Snapshot, recipe: bytes, reports: Sequence[Report]) -> str | None:
+        """Make a checkpoint of what the ranks have written; returns a sentence when that is impossible."""
+        problems = [report.problem for report in reports if report.problem is not None]
+        try:
+            if not problems:
+                self._commit(folder, snapshot, recipe, reports)
+                return None
+        except OSError as error:
+            problems = [f"rank 0: {_told(error)}"]
+        shutil.rmtree(folder, ignore_errors=True)
+        return (
+            f"{folder}: the checkpoint of step {snapshot.version} could not be written ({problems[0]}); mend it "
+            "and start again: the run goes on from the checkpoint before it and trains on what is recorded"
+        )
+
+    def _commit(self, folder: Path, snapshot: Snapshot, recipe: bytes, reports: Sequence[Report]) -> None:
+        pieces = [piece for report in reports for piece in report.pieces]
+        replace_file(folder / RECIPE, recipe)
+        files = [file for report in reports for file in report.files]
+        files += write_index(folder, pieces, snapshot.common)
+        files.append(WrittenFile.of(RECIPE, recipe))
+        complete = snapshot.manifest.model_copy(
+            update={
+                "weights": _tensors(piece for piece in pieces if not piece.key.startswith("optimizer.")),
+                "optimizer": _tensors(piece for piece in pieces if piece.key.startswith("optimizer.")),
+                "files": {f.name: FileEntry(size=f.size, xxh3_128=f.xxh3_128) for f in files},
+            }
+        )
+        complete.write(folder)
+        target = checkpoint_folder(self._root, snapshot.version)
+        if target.exists():
+            self._drop(snapshot.version)
+        folder.rename(target)
+        sync(self._root)
+        for version in superfluous(checkpoint_versions(self._root), self._section):
+            self._drop(version)
+
+    def _drop(self, version: int) -> None:
+        """Remove a checkpoint; it stops being one before its first file goes."""
+        dropping = self._root / f"dropping-{version:06d}"
+        checkpoint_folder(self._root, version).rename(dropping)
+        shutil.rmtree(dropping)
+
+
+def superfluous(versions: Sequence[int], section: CheckpointSection) -> list[int]:
+    """The versions, of all in order, that are not kept: all but the newest `keep` and every `keep_every`-th."""
+    old = versions[: -section.keep]
+    return [v for v in old if section.keep_every is None or v % section.keep_every]
+
+
+def common_state(actor: Actor) -> dict[str, Any]:
+    """What every rank has alike, as Megatron's own saving would leave it in `common.pt`."""
+    sharding = {"param_state_sharding_type": METADATA["distrib_optim_sharding_type"]}
+    states = [{**one.state_dict(), **sharding} for one in optimizers(actor.optimizer)]
+    return {
+        "optimizer": states[0] if len(states) == 1 else dict(enumerate(states)),
+        "scheduler": actor.scheduler.state_dict(),
+        "version": actor.version,
+        "content_metadata": METADATA,
+    }
+
+
+def _tensors(pieces: Any) -> Tensors:
+    of_tensors = [piece for piece in pieces if piece.dtype is not None]
+    size = sum(piece.dtype.itemsize * torch.Size(piece.sizes).numel() for piece in of_tensors)
+    return Tensors(tensors=len({piece.key for piece in of_tensors}), bytes=size)
+
+
+def _told(error: BaseException) -> str:
+    """The disk's words, with the file where it names one."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return cause_of(error)
