@@ -57,11 +57,11 @@ def make_tiny_hf(
             if name.endswith("bias") or "norm" in name:
                 torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
     model.float().save_pretrained(folder)
-    _save_byte_tokenizer(folder)
+    save_byte_tokenizer(folder)
     return folder
 
 
-def _save_byte_tokenizer(folder: Path) -> None:
+def save_byte_tokenizer(folder: Path) -> None:
     """One token a byte (ids 0-255), then beginning and end of sequence."""
     import tokenizers
     import transformers
