@@ -35,7 +35,9 @@ class Resumed:
 
 def layout_of(ranks: Ranks) -> Layout:
     """The layout as a manifest names it."""
-    return Layout(tensor=ranks.tensor_size, pipeline=ranks.pipeline_size, data=ranks.data_size)
+    return Layout(
+        tensor=ranks.tensor_size, pipeline=ranks.pipeline_size, data=ranks.data_size, expert=ranks.expert_size
+    )
 
 
 def resume(actor: Actor, root: Path, fall_back: bool) -> Resumed:
@@ -128,7 +130,8 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
             f"{folder}: cannot be loaded ({one_line(error)[:300]}); its files are whole, so look whether it "
             "belongs to the recipe's model"
         ) from error
-    actor.gpt.load_state_dict(state["model"])
+    for i, chunk in enumerate(actor.chunks):
+        chunk.load_state_dict(state[f"model{i}"])
     actor.optimizer.load_state_dict(state["optimizer"])
     actor.scheduler.load_state_dict(state["scheduler"])
     if is_same_layout:
@@ -136,11 +139,16 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
     actor.version = int(state["version"])
 
 
+def sharded_model(actor: Actor) -> dict[str, Any]:
+    """The weights of this rank's chunks; their keys on disk have global layer numbers, so chunks do not meet."""
+    return {f"model{i}": chunk.sharded_state_dict() for i, chunk in enumerate(actor.chunks)}
+
+
 def _template(actor: Actor) -> dict[str, Any]:
     """What the stock loading is to fill."""
-    model = actor.gpt.sharded_state_dict()
+    model = sharded_model(actor)
     return {
-        "model": model,
+        **model,
         "optimizer": actor.optimizer.sharded_state_dict(model, is_loading=True, metadata=METADATA),
         "scheduler": actor.scheduler.state_dict(),
         "version": actor.version,

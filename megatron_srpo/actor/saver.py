@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 
 import megatron_srpo
-from megatron_srpo.actor.checkpoint import METADATA, layout_of
+from megatron_srpo.actor.checkpoint import METADATA, layout_of, sharded_model
 from megatron_srpo.actor.random_states import as_sharded, random_states
 from megatron_srpo.actor.shards import Shard, model_objects, model_shards, optimizer_shards, optimizers
 from megatron_srpo.actor.snapshot import HostBuffer
@@ -125,7 +125,7 @@ class Saver:
         return [asdict(saved) for saved in taken]
 
     def _snapshot(self, actor: Actor, run: RunFacts | None) -> Snapshot:
-        state = actor.gpt.sharded_state_dict()
+        state = sharded_model(actor)
         of_optimizer = optimizer_shards(state, actor.optimizer)
         of_model = model_shards(state)
         live = [*of_model, *of_optimizer]

@@ -51,7 +51,7 @@ class Worker:
         self.actor: Actor = build_actor(recipe, model_config, ranks, platform, load_weights)
         self.resumed = resume(self.actor, checkpoints, recipe.checkpoint.fall_back)
         self.saver = Saver(checkpoints, recipe.checkpoint, self.actor)
-        self.bindings = bind(self.actor.gpt, model_config)
+        self.bindings = bind(self.actor.chunks, model_config)
         self.sender = WeightSender(
             self.bindings,
             ranks,

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from megatron.core import dist_checkpointing
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import TrainingSample
-from megatron_srpo.actor.checkpoint import load_checkpoint
+from megatron_srpo.actor.checkpoint import METADATA, load_checkpoint, sharded_model
 from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.saver import Saver
@@ -68,7 +69,7 @@ class Rank:
 
     def export(self, job: Job) -> Any:
         actor = self.actor(job["model"])
-        export_hf(bind(actor.gpt, actor.model_config), actor.model_config, self.ranks, Path(job["to"]), 150_000)
+        export_hf(bind(actor.chunks, actor.model_config), actor.model_config, self.ranks, Path(job["to"]), 150_000)
         return None
 
     def train(self, job: Job) -> Any:
@@ -81,8 +82,28 @@ class Rank:
             saver = Saver(Path(job["save"]), CheckpointSection(), actor)
             saver.start(actor, None)
             saver.wait()
-        weights = b"".join(p.detach().float().numpy().tobytes() for p in actor.gpt.parameters())
+        weights = b"".join(
+            p.detach().float().numpy().tobytes() for chunk in actor.chunks for p in chunk.parameters()
+        )
         return {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
+
+    def checkpoint(self, job: Job) -> Any:
+        """Train, then save the same state by our saver and by Megatron's own saving."""
+        actor = self.actor(job["model"])
+        for path in job["steps"]:
+            train_step(actor, Path(path))
+        for section, root in ((CheckpointSection(keep=1), "ours"), (CheckpointSection(keep=1), "again")):
+            saver = Saver(Path(job["to"]) / root, section, actor)
+            saver.start(actor, None)
+            saver.wait()
+        stock = Path(job["to"]) / "stock"
+        stock.mkdir(exist_ok=True)
+        state = sharded_model(actor)
+        optimizer = actor.optimizer.sharded_state_dict(state, metadata=METADATA)
+        others = {"scheduler": actor.scheduler.state_dict(), "version": actor.version}
+        torch.distributed.barrier()
+        dist_checkpointing.save({**state, "optimizer": optimizer, **others}, str(stock), content_metadata=METADATA)
+        return actor.version
 
     def vocabulary(self, job: Job) -> Any:
         """Log-probs, their gradient and entropy of logits [tokens, vocabulary] split over the ranks."""
@@ -107,6 +128,7 @@ def main() -> None:
         "log_probs": rank.log_probs,
         "export": rank.export,
         "train": rank.train,
+        "checkpoint": rank.checkpoint,
         "vocabulary": rank.vocabulary,
     }
     results = [kinds[job["kind"]](job) for job in description["jobs"]]

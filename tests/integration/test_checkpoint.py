@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+import torch
 
+from megatron_srpo.bridge.torch_dist import read_index, read_piece
+from megatron_srpo.checkpoints.manifest import Manifest
+from megatron_srpo.checkpoints.verify import check_files
+from megatron_srpo.errors import SrpoError
+from tests.architectures import write_tiny
 from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
 
 
@@ -48,3 +56,89 @@ def test_resume_on_another_layout(run: dict[str, Any]) -> None:
         for ours, theirs in zip(resumed["metrics"], run["straight"][0]["metrics"][2:], strict=True):
             for name in ("loss", "grad_norm", "learning_rate"):
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+
+
+def contents(folder: Path) -> dict[str, torch.Tensor]:
+    """Every global tensor of a checkpoint, each element from exactly one piece."""
+    found = {}
+    for key, pieces in read_index(folder).items():
+        if pieces[0].dtype is None:
+            continue
+        whole = torch.zeros(pieces[0].shape, dtype=pieces[0].dtype)
+        times = torch.zeros(pieces[0].shape, dtype=torch.int8)
+        for piece in pieces:
+            place = tuple(slice(o, o + s) for o, s in zip(piece.offsets, piece.sizes, strict=True))
+            whole[place] = read_piece(folder, piece)
+            times[place] += 1
+        assert times.min() == times.max() == 1, key
+        found[key] = whole
+    return found
+
+
+def objects(folder: Path) -> set[str]:
+    return {key for key, pieces in read_index(folder).items() if pieces[0].dtype is None}
+
+
+CASES: dict[str, tuple[str, Layout, dict[str, Any]]] = {
+    "tied, data parallel": ("qwen3", Layout(data=2), {}),
+    "virtual stages": ("llama3", Layout(pipeline=2), {"virtual_pipeline_parallel": 2}),
+    "experts, expert parallel": ("qwen2_moe", Layout(data=2), {"expert_parallel": 2}),
+    "experts, tensor parallel": ("qwen3_moe", Layout(tensor=2, sequence_parallel=True), {"expert_parallel": 2}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_saved_is_what_megatron_would_save(case: str, tmp_path: Path) -> None:
+    architecture, layout, trainer = CASES[case]
+    model = write_tiny(architecture, tmp_path / "model")
+    steps = [str(path) for path in record_steps(tmp_path / "rollouts", 2)]
+    job = {"kind": "checkpoint", "model": str(model), "steps": steps, "to": str(tmp_path)}
+    run_ranks(tmp_path / "ranks", recipe_values(model, layout, **trainer), [job])
+    ours, stock = tmp_path / "ours" / "step-000002", tmp_path / "stock"
+    mine, theirs = contents(ours), contents(stock)
+    assert set(mine) == set(theirs) and any(key.startswith("optimizer.state.exp_avg.") for key in mine)
+    for key, tensor in theirs.items():
+        assert mine[key].dtype == tensor.dtype and torch.equal(mine[key], tensor), key
+    assert objects(ours) == objects(stock) | {f"rng_state/shard_{r}_{layout.ranks}" for r in range(layout.ranks)}
+    # Megatron writes the parameter groups of all ranks alike, as we do.
+    assert torch.load(ours / "common.pt") == torch.load(stock / "common.pt", weights_only=False)
+    manifest = Manifest.read(ours)
+    assert manifest.weight_version == 2 and manifest.layout.expert == trainer.get("expert_parallel", 1)
+    assert check_files(ours, manifest.files) == []
+    assert set(manifest.files) | {"manifest.json"} == {path.name for path in ours.iterdir()}
+    again = Manifest.read(tmp_path / "again" / "step-000002")
+    assert again.files == manifest.files, "the same state is the same bytes"
+
+
+def test_every_cut_and_every_flip_is_seen(run: dict[str, Any], tmp_path: Path) -> None:
+    """Each file cut at the start, in the middle, by its last byte, and missing; one bit flipped at many places."""
+    whole = run["folder"] / "checkpoints" / "step-000002"
+    names = sorted(path.name for path in whole.iterdir())
+    assert problems(whole) == []
+    random, seen = Random(5), 0
+    for name in names:
+        content = (whole / name).read_bytes()
+        cuts = {0, 1, len(content) // 2, len(content) - 1}
+        places = range(len(content)) if name == "manifest.json" else random.sample(range(len(content)), 40)
+        damaged = [content[:cut] for cut in cuts] + [flipped(content, place, random) for place in places]
+        shutil.copytree(whole, tmp_path / name)
+        for bad in damaged:
+            (tmp_path / name / name).write_bytes(bad)
+            assert any(str(tmp_path / name / name) in problem for problem in problems(tmp_path / name))
+            seen += 1
+        (tmp_path / name / name).unlink()
+        assert "is missing" in problems(tmp_path / name)[0]
+    assert seen > 300
+
+
+def flipped(content: bytes, place: int, random: Random) -> bytes:
+    changed = bytearray(content)
+    changed[place] ^= 1 << random.randrange(8)
+    return bytes(changed)
+
+
+def problems(folder: Path) -> list[str]:
+    try:
+        return check_files(folder, Manifest.read(folder).files)
+    except SrpoError as error:
+        return [str(error)]
