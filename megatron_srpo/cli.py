@@ -34,6 +34,8 @@ rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
 app.add_typer(rewards, name="reward")
 data_commands = typer.Typer(help="Sets of problems.", no_args_is_help=True)
 app.add_typer(data_commands, name="data")
+checkpoints = typer.Typer(help="Checkpoints of a run.", no_args_is_help=True)
+app.add_typer(checkpoints, name="checkpoint")
 
 
 @app.callback()
@@ -218,6 +220,28 @@ def show(
     if wanted.given() or plots is not None:
         raise SrpoError("--id shows one row, whatever became of it; leave out the filters and --plots.")
     shown.show_row(path, row_id, options, Console())
+
+
+@checkpoints.command("list")
+def list_checkpoints(run: RunDirectory) -> None:
+    """Show the checkpoints of a run."""
+    from rich.console import Console
+
+    from megatron_srpo.checkpoints import show
+
+    show.list_checkpoints(run, Console())
+
+
+@checkpoints.command()
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Directory of a run, or of one checkpoint.")],
+) -> None:
+    """Compare every byte of checkpoints with the checksums that were written with them."""
+    from rich.console import Console
+
+    from megatron_srpo.checkpoints import show
+
+    show.verify(path, Console())
 
 
 def main() -> None:
