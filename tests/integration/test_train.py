@@ -89,6 +89,34 @@ def test_kills_at_any_instant_end_in_the_same_bits(recipe: Path, straight: Path,
     assert_same_run(run_dir, straight)
 
 
+def test_a_broken_newest_checkpoint_is_named_and_passed_over_when_allowed(
+    recipe: Path, straight: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    code, _, err = train(recipe, run_dir, "steps=2", "checkpoint.every=1", "checkpoint.keep=2")
+    assert code == 0, err
+    damaged = run_dir / "checkpoints" / "step-000002" / "__0_0.distcp"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    code, _, err = train(recipe, run_dir)
+    assert code == 2
+    assert f"{damaged}: is damaged" in err and "checkpoint.fall_back=true" in err and "Traceback" not in err
+    code, out, err = train(recipe, run_dir, "checkpoint.fall_back=true", "checkpoint.keep=3")
+    assert code == 0, err
+    told = " ".join(out.split())
+    assert "going on from weight version 1 (checkpoint step-000001, checksums right)" in told
+    assert "1 recorded steps (1 to 1) are replayed" in told
+    assert f"{damaged}: is damaged" in told.replace("- ", "-") or "is damaged" in told
+    assert "the recipe has changed since this run's last start: checkpoint.fall_back was False and is True" in told
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    start = [event for event in events if event["event"] == "start"][-1]
+    assert str(damaged) in start["broken_checkpoints"][0]
+    saved = {event["weight_version"]: event for event in events if event["event"] == "checkpoint"}
+    assert saved[3]["bytes"] > 0 and saved[3]["stall_seconds"] < saved[3]["stall_seconds"] + saved[3]["seconds"]
+    assert_same_run(run_dir, straight)
+
+
 def stop_with(run: Run, number: signal.Signals) -> None:
     """Send the signal and check that the run ends in order: exit code, one sentence, nothing left."""
     run.process.send_signal(number)
