@@ -20,6 +20,7 @@ class Keeper:
         self._steps: dict[str, bytes] = {}
         self._groups: dict[tuple[int, int], list[Row]] = {}
         self._starts = 0
+        self.saw_open_groups = False
 
     def look(self) -> None:
         """Compare with what was there before, and remember what is there now; between two lives."""
@@ -42,6 +43,7 @@ class Keeper:
             assert _plain(now) == _plain(rows), f"group {group} of step {step} is not what it was before the kill"
         self._check_replayed()
         self._steps, self._groups = steps, groups
+        self.saw_open_groups |= bool(groups)
 
     def _check_replayed(self) -> None:
         """A start says how many steps it trains again: all that are closed behind the newest checkpoint."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.moments import TIME, has_come, seen
-from tests.faults.roles import roles
+from tests.faults.roles import Roles, roles
 from tests.integration.engines import alive
 from tests.integration.runs import LIMIT_SECONDS, Run
 
@@ -63,6 +63,7 @@ class Life:
         self._began = time.monotonic()
         self.run = Run(recipe, run_dir, *arguments)
         self._family: list[psutil.Process] = []
+        self.seen_roles: Roles = {}
 
     def phase(self) -> str:
         """Whether trainer and engines stand already."""
@@ -93,9 +94,16 @@ class Life:
             time.sleep(POLL_SECONDS)
         return None
 
-    def roles_now(self) -> dict[str, list[psutil.Process]]:
+    def wait_for(self, moment: str) -> None:
+        """Until something appears that was not there at the call."""
+        before = seen(self.run_dir, moment)
+        self.run.wait_for(lambda: has_come(self.run_dir, moment, before))
+
+    def roles_now(self) -> Roles:
         """See `roles`; remembers everybody for `end`."""
         found = roles(self.run.process.pid)
+        if found["controller"]:
+            self.seen_roles = found
         known = set(self._family)
         self._family += [process for of_role in found.values() for process in of_role if process not in known]
         return found
