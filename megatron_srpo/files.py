@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -11,23 +14,53 @@ import pyarrow
 import pyarrow.parquet
 import xxhash
 
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.errors import SrpoError, one_line
 
 _BLOCK = 4 * 2**20  # bytes read at a time
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Put content in a file's place: under a temporary name, synced, and renamed."""
-    temporary = _temporary(path)
-    temporary.write_bytes(content)
-    _put(temporary, path)
+    """Put content in a file's place: under a temporary name, synced, and renamed.
+
+    Raises SrpoError when the disk does not take it, and leaves nothing of it then.
+    """
+    with _whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_table(table: pyarrow.Table, path: Path, **options: object) -> None:
     """The same with a table as parquet; `options` are those of pyarrow.parquet.write_table."""
-    temporary = _temporary(path)
-    pyarrow.parquet.write_table(table, temporary, **options)
-    _put(temporary, path)
+    with _whole(path) as temporary:
+        pyarrow.parquet.write_table(table, temporary, **options)
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """The name to write under; what is written there takes the file's place at the end."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            sync(path.parent.parent)
+        yield temporary
+        sync(temporary)
+        temporary.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> SrpoError:
+    """What to say of a file that a disk does not take."""
+    # pyarrow's errors have text only; a number is in it.
+    is_full = error.errno == errno.ENOSPC or f"[errno {errno.ENOSPC}]" in str(error)
+    advice = "free some space" if is_full else "see to the disk"
+    return SrpoError(
+        f"{path}: cannot be written ({error.strerror or one_line(error)}); {advice} and start again: everything "
+        "that was recorded before is kept"
+    )
 
 
 def sync(path: Path) -> None:
@@ -67,17 +100,3 @@ def hold(folder: Path, taken: str) -> IO[str]:
         lock.close()
         raise SrpoError(taken) from None
     return lock
-
-
-def _temporary(path: Path) -> Path:
-    """The name to write under; the folder is made."""
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        sync(path.parent.parent)
-    return path.with_name(path.name + ".tmp")
-
-
-def _put(temporary: Path, path: Path) -> None:
-    sync(temporary)
-    temporary.rename(path)
-    sync(path.parent)

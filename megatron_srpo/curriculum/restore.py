@@ -70,7 +70,12 @@ class CurriculumStore:
             groups = groups_of(self._journal.step_path(step))
             curriculum.replay_step(outcomes_of(groups), groups["stage"][0].as_py())
         recorded = self.recorded_switch(closed)
-        if recorded is not None and recorded.stage == curriculum.stage_name:
+        if recorded is not None:
+            if recorded.stage != curriculum.stage_name:
+                raise SrpoError(
+                    f"{self._switch_path(closed)}: ends stage {recorded.stage}, but before step {closed} the "
+                    f"journal is in stage {curriculum.stage_name}; restore it or delete its run"
+                )
             curriculum.switch(recorded)
         return Restored(start, closed - start, changed)
 
@@ -121,13 +126,15 @@ class CurriculumStore:
 
     def recorded_switch(self, step: int) -> Switch | None:
         """The journal's switch before a step."""
-        path = self._journal.root / f"stage-{step:06d}.json"
+        path = self._switch_path(step)
         return _read_switch(path) if path.exists() else None
+
+    def _switch_path(self, step: int) -> Path:
+        return self._journal.root / f"stage-{step:06d}.json"
 
     def record_switch(self, switch: Switch) -> None:
         """Write a switch to the journal, before anything is drawn behind it, and drop the request it answers."""
-        path = self._journal.root / f"stage-{switch.step:06d}.json"
-        replace_file(path, json.dumps(asdict(switch), indent=2).encode() + b"\n")
+        replace_file(self._switch_path(switch.step), json.dumps(asdict(switch), indent=2).encode() + b"\n")
         if self.is_requested(switch.stage):
             self._request.unlink()
             sync(self._run_dir)

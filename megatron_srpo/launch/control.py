@@ -1,7 +1,9 @@
 """The link between controller and trainer: JSON lines over one TCP connection, opened by the trainer's rank 0.
 
-A lost connection is the sign of a dead peer, so neither side can outlive the other unnoticed.  The trainer
-proves itself with a token that the controller gave it; nothing it sends is executed.  No torch.
+A lost connection is the sign of a dead peer, so neither side can outlive the other unnoticed.  A process that
+hangs keeps its connection, so rank 0 also says at intervals that it is there; that the other ranks are, it sees
+in collectives, which have a time limit.  The trainer proves itself with a token that the controller gave it;
+nothing it sends is executed.  No torch.
 """
 
 from __future__ import annotations
@@ -10,12 +12,15 @@ import asyncio
 import hmac
 import json
 import socket
+import threading
 from typing import Any
 
 from megatron_srpo.errors import SrpoError
 
 # Bucket plans of large models are the longest messages.
 _LONGEST_LINE = 64 * 2**20
+BEAT_SECONDS = 5.0
+_BEAT = {"alive": True}
 Message = dict[str, Any]
 
 
@@ -24,10 +29,13 @@ class TrainerGoneError(SrpoError):
 
 
 class TrainerLink:
-    """The controller's end: waits for the trainer and sends it one command at a time."""
+    """The controller's end: waits for the trainer and sends it one command at a time.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    `silence` seconds without a sign of rank 0 are taken for its death.
+    """
+
+    def __init__(self, token: str, silence: float) -> None:
+        self._token, self._silence = token, max(silence, 3 * BEAT_SECONDS)
         self._server: asyncio.Server | None = None
         self._connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -50,7 +58,10 @@ class TrainerLink:
     async def hello(self) -> Message:
         """Wait for the trainer's first message."""
         assert self._connected is not None, "listen first"
-        self._streams = await self._connected
+        try:
+            self._streams = await asyncio.wait_for(self._connected, self._silence)
+        except TimeoutError:
+            raise self._silent() from None
         return await self._receive()
 
     async def call(self, command: str, **arguments: Any) -> Message:
@@ -67,9 +78,17 @@ class TrainerLink:
         return await self._receive()
 
     async def _receive(self) -> Message:
+        """The next message that is more than a sign of life."""
+        while (message := await self._next()) == _BEAT:
+            pass
+        return message
+
+    async def _next(self) -> Message:
         assert self._streams is not None
         try:
-            line = await self._streams[0].readline()
+            line = await asyncio.wait_for(self._streams[0].readline(), self._silence)
+        except TimeoutError:
+            raise self._silent() from None
         except ConnectionError:
             line = b""
         if not line:
@@ -78,6 +97,12 @@ class TrainerLink:
             )
         message: Message = json.loads(line)
         return message
+
+    def _silent(self) -> TrainerGoneError:
+        return TrainerGoneError(
+            f"trainer: no sign of rank 0 for {self._silence:g} seconds (trainer.timeout_seconds); it hangs: see "
+            "the trainer's logs in the run directory and start again"
+        )
 
     async def close(self) -> None:
         """Close the connection; the trainer ends when it notices."""
@@ -94,12 +119,22 @@ class ControllerLink:
         self._socket = socket.create_connection((address, port), timeout=timeout)
         self._socket.settimeout(None)  # the next command comes when the rollouts are done
         self._file = self._socket.makefile("rwb")
+        self._turn, self._closed = threading.Lock(), threading.Event()
         self.send({"token": token})
+        threading.Thread(target=self._beat, name="signs of life", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT_SECONDS):
+            try:
+                self.send(_BEAT)
+            except (OSError, ValueError):  # the connection is gone, which `receive` tells
+                return
 
     def send(self, message: Message) -> None:
         """Send one message."""
-        self._file.write(json.dumps(message).encode() + b"\n")
-        self._file.flush()
+        with self._turn:
+            self._file.write(json.dumps(message).encode() + b"\n")
+            self._file.flush()
 
     def receive(self) -> Message | None:
         """The next command; none when the controller is gone."""
@@ -111,5 +146,6 @@ class ControllerLink:
 
     def close(self) -> None:
         """Close the connection."""
+        self._closed.set()
         self._file.close()
         self._socket.close()

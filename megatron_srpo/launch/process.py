@@ -10,6 +10,9 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
+
+from megatron_srpo.files import unwritable
 
 GUARD = Path(__file__).with_name("guard.py")
 # Nothing that we start has anything to save when it is asked to end, and SGLang looks at SIGTERM every 5 seconds.
@@ -50,9 +53,8 @@ class GuardedProcess:
 
     async def start(self, first_line: str | None = None) -> None:
         """Start it; `first_line`, a secret for instance, is all that it finds on its standard input."""
-        self.log_file.parent.mkdir(parents=True, exist_ok=True)
         guard = (str(GUARD), str(GRACE_SECONDS), str(os.getpid()))
-        with self.log_file.open("ab") as log:
+        with self._open_log() as log:
             self._log_start = log.tell()
             # A session of its own: Ctrl-C in the terminal is for the controller, which then stops it.
             # -P keeps our folder, with names like those of the standard library, off the guard's path.
@@ -68,6 +70,13 @@ class GuardedProcess:
             self._process.stdin.write(first_line.encode() + b"\n")
             await self._process.stdin.drain()
             self._process.stdin.close()
+
+    def _open_log(self) -> IO[bytes]:
+        try:
+            self.log_file.parent.mkdir(parents=True, exist_ok=True)
+            return self.log_file.open("ab")
+        except OSError as error:
+            raise unwritable(self.log_file, error) from error
 
     async def wait(self) -> int:
         """Wait for its end and return the exit code, 128 + number for a signal."""

@@ -58,9 +58,7 @@ class RunDirectory:
         self._lock: IO[str] = hold(self.path, f"{self.path}: {taken}")
         self._check_resume()
         self.changed = self._check_recipe()
-        temporary = self.path / "recipe.yaml.tmp"
-        temporary.write_text(resolved_yaml(recipe))
-        temporary.rename(self.path / "recipe.yaml")
+        replace_file(self.path / "recipe.yaml", resolved_yaml(recipe).encode())
         self.journal = Journal(self.path / "rollouts")
         self.journal.tidy()
 

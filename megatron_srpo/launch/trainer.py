@@ -16,8 +16,9 @@ from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError
 from megatron_srpo.launch.control import Message, TrainerLink
 from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.launch.process import GuardedProcess, describe_exit
+from megatron_srpo.launch.supervise import supervise
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.tasks import cancel_all, gather_or_cancel
+from megatron_srpo.tasks import gather_or_cancel
 
 HOST = "127.0.0.1"
 # When one rank dies the others soon fail in a collective; the first cause is told, so wait for all of them.
@@ -102,7 +103,7 @@ async def start_trainer(recipe: Recipe, run_dir: Path) -> Trainer:
     does not start.
     """
     token = secrets.token_hex(16)
-    link = TrainerLink(token)
+    link = TrainerLink(token, recipe.trainer.timeout_seconds)
     host, port = await link.listen(HOST)
     processes = [
         GuardedProcess(
@@ -117,7 +118,7 @@ async def start_trainer(recipe: Recipe, run_dir: Path) -> Trainer:
         await gather_or_cancel(
             *(p.start(first_line=token if rank == 0 else None) for rank, p in enumerate(processes))
         )
-        hello = await _first_of(link.hello(), watch_ranks(processes))
+        hello = await supervise(link.hello(), [watch_ranks(processes)])
     except BaseException:
         await stop_ranks(processes, link)
         raise
@@ -169,11 +170,16 @@ def _why(processes: Sequence[GuardedProcess]) -> str:
         if process.exit_code == EXIT_BAD_INPUT and sentence:
             return sentence
     # A rank that was killed is the cause; those that raised have mostly lost their connection to it.
-    first = max(ended, key=lambda process: process.exit_code or 0)
+    first = max(ended, key=lambda process: _kill_signal(process.exit_code or 0))
     return (
         f"{first.name} ended by itself with exit code {describe_exit(first.exit_code or 0)}; its last words: "
         f"{first.last_words()}; see {first.log_file}"
     )
+
+
+def _kill_signal(code: int) -> int:
+    """The signal in an exit code, of the process or of its guard; 0 for an end without one."""
+    return -code if code < 0 else max(code - 128, 0)
 
 
 async def stop_ranks(processes: Sequence[GuardedProcess], link: TrainerLink) -> None:
@@ -182,15 +188,3 @@ async def stop_ranks(processes: Sequence[GuardedProcess], link: TrainerLink) -> 
         process.stopping = True
     await link.close()
     await asyncio.gather(*(process.stop() for process in processes))
-
-
-async def _first_of(wanted: Any, watcher: Any) -> Any:
-    """The result of `wanted`, unless `watcher` raises before."""
-    tasks = [asyncio.ensure_future(wanted), asyncio.ensure_future(watcher)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[1].done():
-            tasks[1].result()
-        return await tasks[0]
-    finally:
-        await cancel_all(tasks)

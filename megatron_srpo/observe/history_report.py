@@ -86,10 +86,7 @@ def print_epochs(groups: pa.Table, console: Console) -> None:
 
 def write(groups: pa.Table, path: Path) -> None:
     """The groups as a parquet file; raises SrpoError when it cannot be written."""
-    try:
-        write_table(groups, path)
-    except OSError as error:
-        raise SrpoError(f"{path}: cannot be written ({error.strerror}); give another --parquet") from None
+    write_table(groups, path)
 
 
 def _mean(values: list[float]) -> float:

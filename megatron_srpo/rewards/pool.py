@@ -1,8 +1,8 @@
 """Rewards on other cores: a pool of processes that judges responses, awaited from asyncio.
 
 A judge can hang, crash, eat memory or raise; none of it may end the run or hold up a step.  So every response
-has a deadline that is enforced from here: a worker that misses it, or ends, is replaced, the response that it
-was busy with gets an error with the cause, and the others are judged all the same.
+has a deadline that is enforced from here: a worker that misses it, or ends twice with the same response, is
+replaced, the response that it was busy with gets an error with the cause, and the others are judged all the same.
 
 A caller waits for a free worker, so no more is on its way than there are workers.
 """
@@ -136,7 +136,9 @@ class RewardWorker:
             self.close()
             raise
 
-    async def _judge(self, responses: Sequence[str], problem: Problem, seconds: float) -> list[Reward]:
+    async def _judge(
+        self, responses: Sequence[str], problem: Problem, seconds: float, is_repeated: bool = False
+    ) -> list[Reward]:
         rewards: list[Reward] = []
         try:
             await self._ask(responses, problem)
@@ -146,8 +148,12 @@ class RewardWorker:
             await self._worker.end()
             rewards.append(failure(f"no result within {seconds:g} s", self._least))
         except LostError:
-            cause = f"the judge's process was lost: {await self._worker.end(GRACE_SECONDS)}"
-            rewards.append(failure(cause, self._least))
+            ending = await self._worker.end(GRACE_SECONDS)
+            if not is_repeated:
+                # The kernel may have killed it for want of memory: a reward must not depend on that.
+                lost_with = responses[len(rewards) :][:1]
+                return rewards + await self._judge(lost_with, problem, seconds, is_repeated=True)
+            rewards.append(failure(f"the judge's process was lost: {ending}", self._least))
         return rewards
 
     async def _ask(self, responses: Sequence[str], problem: Problem) -> None:

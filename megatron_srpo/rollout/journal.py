@@ -8,7 +8,8 @@ Invariants:
 2. every file appears by rename, so it is whole or absent, and a group is counted once however often the
    process dies;
 3. a closed step holds exactly the groups 0..n-1, rows ordered by (group, sample);
-4. once `step-N.parquet` exists, `open/step-N` means nothing and is removed.
+4. once `step-N.parquet` exists, `open/step-N` means nothing and is removed;
+5. a file that a disk has damaged is refused: pages have checksums, and nothing else of a file is free to vary.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.files import write_table
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
+# Statistics are of no use here, and nothing would tell that they are damaged.
+_OPTIONS = {"write_page_checksum": True, "write_statistics": False}
 _STEP = re.compile(r"^step-(\d{6})\.parquet$")
 _GROUP = re.compile(r"^group-(\d{5})\.parquet$")
 
@@ -132,14 +135,34 @@ def read_step(path: Path) -> list[Row]:
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """All or some columns of a step or group file; raises SrpoError as `read_step` does."""
     try:
-        table = pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns)
+            rows = _told_rows(file.metadata)
     except FileNotFoundError:
         raise SrpoError(f"{path}: step file not found") from None
-    except (pa.ArrowException, OSError) as error:
-        raise SrpoError(f"{path}: cannot be read as parquet ({error}): restore it or delete its run") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _broken(path, one_line(error)) from error
+    if missing := set(columns or ()) - set(table.schema.names):
+        raise _broken(path, f"it has no column {', '.join(sorted(missing))}")
     if columns is None and table.schema.names != [field.name for field in fields(Row)]:
         raise SrpoError(f"{path}: columns {table.schema.names} are not those of a step file")
+    if rows != {table.num_rows}:
+        raise _broken(path, f"it says that it has {sorted(rows)} rows, and has {table.num_rows}")
+    if columns is None and not table.schema.equals(SCHEMA):
+        raise _broken(path, "its columns have types that a step file's have not")
     return table
+
+
+def _told_rows(metadata: Any) -> set[int]:
+    """All numbers of rows that a file's metadata tell; one, unless they are damaged."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    # The first column is no list: it has a value a row.
+    values = sum(group.column(0).num_values for group in groups)
+    return {metadata.num_rows, sum(group.num_rows for group in groups), values}
+
+
+def _broken(path: Path, why: str) -> SrpoError:
+    return SrpoError(f"{path}: cannot be read as parquet ({why}): restore it or delete its run")
 
 
 class Journal:
@@ -184,7 +207,7 @@ class Journal:
         if self.is_closed(step):
             raise ValueError(f"step {step} is closed")
         table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
-        write_table(table, self._open_folder(step) / f"group-{group:05d}.parquet")
+        write_table(table, self._open_folder(step) / f"group-{group:05d}.parquet", **_OPTIONS)
 
     def open_paths(self, step: int) -> dict[int, Path]:
         """Files of the groups recorded so far for a step that is not closed, by their place in the step."""
@@ -205,6 +228,6 @@ class Journal:
         table = pa.concat_tables([read_table(path) for path in paths.values()])
         marks = pc.is_in(table["group"], value_set=pa.array(sorted(trained), pa.int32()))
         table = table.set_column(table.schema.get_field_index("trained"), SCHEMA.field("trained"), marks)
-        write_table(table, self.step_path(step))
+        write_table(table, self.step_path(step), **_OPTIONS)
         shutil.rmtree(self._open_folder(step), ignore_errors=True)
         return self.step_path(step)

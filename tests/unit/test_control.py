@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
+from megatron_srpo.launch import control
 from megatron_srpo.launch.control import ControllerLink, TrainerGoneError, TrainerLink
 
 
-async def connected(token: str = "secret") -> tuple[TrainerLink, ControllerLink]:
-    link = TrainerLink("secret")
+async def connected(token: str = "secret", silence: float = 60.0) -> tuple[TrainerLink, ControllerLink]:
+    link = TrainerLink("secret", silence)
     host, port = await link.listen("127.0.0.1")
     return link, await asyncio.to_thread(ControllerLink, host, port, token, 5.0)
 
@@ -48,3 +49,29 @@ async def test_wrong_token_is_turned_away() -> None:
     assert await asyncio.to_thread(stranger.receive) is None
     await controller.close()
     stranger.close()
+
+
+async def test_a_trainer_that_hangs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life keep a long command waiting; without them it ends."""
+    monkeypatch.setattr(control, "BEAT_SECONDS", 0.1)
+    controller, trainer = await connected(silence=0.3)
+    trainer.send({})
+    await controller.hello()
+    call = asyncio.create_task(controller.call("train"))
+    await asyncio.sleep(1.0)
+    trainer.send({"done": True})
+    assert await call == {"done": True}
+    monkeypatch.setattr(control, "BEAT_SECONDS", 1000.0)
+    with pytest.raises(TrainerGoneError, match=r"no sign of rank 0 for 0.3 seconds \(trainer.timeout_seconds\)"):
+        await controller.call("train")
+    await controller.close()
+    trainer.close()
+
+
+async def test_a_trainer_that_never_connects_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "BEAT_SECONDS", 0.1)
+    controller = TrainerLink("secret", 0.3)
+    await controller.listen("127.0.0.1")
+    with pytest.raises(TrainerGoneError, match="no sign of rank 0"):
+        await controller.hello()
+    await controller.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +94,30 @@ def test_files_appear_by_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(_: int) -> None:
         raise OSError("no space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+    with monkeypatch.context() as patch, pytest.raises(SrpoError, match=r"file: cannot be written \(no space"):
         patch.setattr("os.fsync", full)
         replace_file(path, b"new")
     assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"], "what was written takes no space"
     replace_file(path, b"new")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_flipped_bits_are_never_read_as_other_rows(tmp_path: Path) -> None:
+    """Wherever a disk damages a step: an error that names the file, or the very same rows."""
+    journal, chance = Journal(tmp_path), random.Random(0)
+    for group in range(2):
+        journal.append([row(group, sample, text=f"response {sample}") for sample in range(3)])
+    path = journal.close(0, 2, [0])
+    rows, content = read_step(path), path.read_bytes()
+    refused = 0
+    for place in chance.sample(range(len(content)), 600):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert read_step(path) == rows, f"bit flipped in byte {place} of {len(content)}"
+        except SrpoError as error:
+            assert "step-000000.parquet" in str(error)
+            refused += 1
+    assert refused > 300

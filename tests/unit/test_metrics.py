@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
+import pytest
+
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics, read_lines
 
 
@@ -31,3 +36,50 @@ def test_a_failing_disk_does_not_stop_the_run(tmp_path: Path, caplog) -> None:  
     lines.write({"step": 0})
     lines.write({"step": 1})
     assert caplog.text.count("goes on without it") == 1
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for damage in (b"{\xff}", b"17", b'{"step": '):
+        path.write_bytes(b'{"step": 0}\n' + damage + b'\n{"step": 2}\n')
+        with pytest.raises(SrpoError, match=r"metrics.jsonl: line 2 is damaged"):
+            read_lines(path)
+
+
+def test_a_disk_that_is_full_for_a_while_leaves_whole_lines(tmp_path: Path) -> None:
+    """A line that is cut where the disk ended is dropped when there is room again."""
+    limit, path = resource.getrlimit(resource.RLIMIT_FSIZE), tmp_path / "events.jsonl"
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    lines = JsonLines(path)
+    try:
+        lines.write({"event": "first"})
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limit[1]))
+        lines.write({"event": "cut"})
+        assert path.read_bytes().count(b"\n") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    lines.write({"event": "last"})
+    assert [record["event"] for record in read_lines(path)] == ["first", "last"]
+
+
+def test_tensorboard_reads_what_is_written(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metrics = RunMetrics(tmp_path)
+    for step in range(3):
+        metrics.record(step, {"reward": step / 2})
+    metrics.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("reward")] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+
+
+def test_tensorboard_on_a_failing_disk_does_not_stop_the_run(tmp_path: Path, caplog) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "tensorboard").write_text("a file where the folder should be")
+    metrics = RunMetrics(tmp_path)
+    for step in range(3):
+        metrics.record(step, {"reward": 1.0})
+    metrics.close()
+    assert caplog.text.count("goes on without it") == 1
+    assert len(read_lines(tmp_path / "metrics.jsonl")) == 3

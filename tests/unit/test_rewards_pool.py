@@ -261,6 +261,20 @@ async def test_the_end_of_the_pool_is_the_end_of_busy_workers() -> None:
     await wait_until(lambda: not any(process.is_running() for process in busy))
 
 
+async def test_a_worker_killed_from_outside_costs_no_reward() -> None:
+    """Idle, or in the middle of a response: what the kernel kills for memory must not decide on rewards."""
+    responses = ["a wrong one", GOOD]
+    async with RewardPool(section("slow")) as pool:
+        undisturbed = await pool.score_group(responses, PROBLEM)
+        family()[-1].kill()
+        assert await pool.score_group(responses, PROBLEM) == undisturbed
+        call = asyncio.create_task(pool.score_group(responses, PROBLEM))
+        await asyncio.sleep(0.5)
+        family()[-1].kill()
+        assert await call == undisturbed
+        assert all(reward.error is None for reward in undisturbed)
+
+
 async def test_a_lost_nursery_is_an_error_that_says_so() -> None:
     async with RewardPool(section()) as pool:
         await pool.score(GOOD, PROBLEM)

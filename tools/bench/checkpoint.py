@@ -102,11 +102,11 @@ def _save(kind: str, actor: Actor, saver: Saver, folder: Path) -> float:
 def measure(folder: Path, ranks: int, rounds: int) -> dict[str, Any]:
     """What the ranks found."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unclaimed_port("127.0.0.1"))}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(unclaimed_port("127.0.0.1"))}
+    shared = {**address, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--rank-folder", str(folder), "--rounds", str(rounds)]
     processes = [
-        subprocess.Popen(command, env={**os.environ, **shared, "OMP_NUM_THREADS": "1", "RANK": str(rank)})
-        for rank in range(ranks)
+        subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank)}) for rank in range(ranks)
     ]
     try:
         for process in processes:
@@ -138,10 +138,8 @@ def main(
             found = measure(folder, ranks, count)
             stall, whole, stock = (found["seconds"][kind][1:] for kind in ("stall", "whole", "stock"))
             where = f"{ranks} ranks" if ranks > 1 else "1 rank"
-            size = f"{found['bytes'] / 1e6:.0f} MB"
-            results.append(
-                compare(f"stall of a background save, {where}, {size}", stall, "s", "waiting for it", whole, "<= 0.15")
-            )
+            metric = f"stall of a background save, {where}, {found['bytes'] / 1e6:.0f} MB"
+            results.append(compare(metric, stall, "s", "waiting for it", whole, "<= 0.15"))
             first[where] = found["seconds"]["stall"][0]
             results.append(compare(f"whole save, {where}", whole, "s", "Megatron's own", stock, "<= 1"))
     report("checkpoint", results, first_stall_seconds=first)

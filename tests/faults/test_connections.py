@@ -1,0 +1,47 @@
+"""Connections that break while both of their ends live."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.conftest import Undisturbed
+from tests.faults.fingerprint import differences, fingerprint
+from tests.faults.lives import Life, sentence_of
+from tests.faults.roles import Roles
+from tests.faults.sever import connections, sever
+
+Ends = Callable[[Roles], tuple[psutil.Process, list[psutil.Process]]]
+# Who speaks with whom, and what the sentence names when that breaks; none: the run goes on.
+LINKS: list[tuple[str, str, Ends, str | None]] = [
+    ("the link", "a group is recorded", lambda of: (of["trainer"][0], of["controller"]), "rank 0"),
+    ("between ranks", "a group is recorded", lambda of: (of["trainer"][0], of["trainer"][1:]), "trainer rank"),
+    ("weights", "a step is closed", lambda of: (of["trainer"][0], of["engine"]), "trainer rank 0"),
+    ("requests", "a group is recorded", lambda of: (of["controller"][0], of["engine"]), None),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_whose_connections_break_goes_on_to_the_same_bits(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    """One after the other in the same run; only a request is asked again without a new start."""
+    run_dir = tmp_path / "run"
+    for what, moment, ends, named in LINKS:
+        life = Life(undisturbed.recipe, run_dir)
+        life.wait_for(moment)
+        if what == "weights":  # the group of trainer and engine is made with the first exchange
+            life.wait_for("a group is recorded")
+        ours, theirs = ends(life.roles_now())
+        cut = connections(ours, theirs)
+        assert cut, f"{what}: no connection was found"
+        sever(ours, cut)
+        code, _, err = life.end()
+        if named is None:
+            assert code == 0, f"{what}: {err}"
+            assert "trying again" in err
+        else:
+            assert named in sentence_of(code, err), f"{what}: {err}"
+    assert not differences(fingerprint(run_dir), undisturbed.fingerprint)
