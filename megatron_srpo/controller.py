@@ -36,8 +36,8 @@ class TrainerRanks(Protocol):
     async def train(self, path: Path) -> dict[str, float]:
         """Train on a closed step file."""
 
-    async def save(self, run: RunFacts) -> float:
-        """Begin to write a checkpoint of the present version; returns the seconds that training waited."""
+    async def save(self, run: RunFacts) -> None:
+        """Begin to write a checkpoint of the present version."""
 
     async def settle(self) -> None:
         """Wait until the checkpoint that is being written is whole."""

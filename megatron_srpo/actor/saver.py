@@ -1,9 +1,11 @@
 """Saving while training goes on.
 
-`Saver.start` copies what this rank has to write into host memory, which is all that training waits for.  A
-thread of every rank then writes its file, and when all have, rank 0 writes index and manifest and renames the
-folder (the invariants are in `checkpoints/manifest.py`).  The threads meet in a process group of their own, so
-they never come between the collectives of training.  A failure is raised by the next call, on every rank.
+Weights and optimizer change only in an optimizer's update, and between the end of a step and the next update
+lie sampling, a forward and a backward pass.  So `Saver.start` only writes down what this rank has to write; a
+thread copies it into host memory and then writes its file; and who updates weights calls `Saver.wait_copied`
+before.  When all ranks have written, rank 0 writes index and manifest and renames the folder (the invariants are
+in `checkpoints/manifest.py`).  The threads meet in a process group of their own, so they never come between the
+collectives of training.  A failure is raised by the next call, on every rank.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from threading import Thread
+from queue import SimpleQueue
+from threading import Event, Thread
 from typing import Any
 
 import megatron.core
@@ -47,14 +50,16 @@ _LONGEST = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What a rank writes, no longer tied to the live model."""
+class Contents:
+    """What a rank writes; the shards are views of live memory, `mark` says as of when."""
 
     version: int
     shards: Sequence[Shard]
+    mark: Any
     objects: Mapping[str, Any]
     common: Mapping[str, Any]
     manifest: Manifest
+    recipe: bytes
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that is whole: bytes of its files, seconds that training waited and that writing took."""
+    """A checkpoint that is whole: bytes of its files, seconds that training waited and from start to end."""
 
     weight_version: int
     bytes: int
@@ -84,28 +89,36 @@ class Saver:
         self._root, self._section = root, section
         self._rank = dist.get_rank()
         self._group = dist.new_group(backend="gloo", timeout=_LONGEST)
-        self._buffer = HostBuffer(is_pinned=actor.platform.is_cuda)
+        self._buffer = HostBuffer(actor.platform.device)
         self._thread: Thread | None = None
+        self._copied = Event()
+        self._copied.set()
+        self._stall = 0.0
         self._problem: str | None = None
-        self._saved: list[Saved] = []
+        self._saved: SimpleQueue[Saved] = SimpleQueue()
         if self._rank == 0:
             for left in [*root.glob("saving-*"), *root.glob("dropping-*")]:
                 shutil.rmtree(left)
 
-    def start(self, actor: Actor, run: RunFacts | None) -> float:
-        """Begin to save the actor's version; returns the seconds that this took, with the wait for the last save.
+    def start(self, actor: Actor, run: RunFacts | None) -> None:
+        """Begin to save the actor's version, after the last save is whole.
 
         Raises:
-            SrpoError: when that save failed.
+            SrpoError: when that one failed.
         """
         started = time.monotonic()
         self.wait()
-        snapshot = self._snapshot(actor, run)
-        stall = time.monotonic() - started
-        recipe = resolved_yaml(actor.recipe).encode()
-        self._thread = Thread(target=self._save, args=(snapshot, recipe, stall), name="saver", daemon=True)
+        contents = self._contents(actor, run)
+        self._copied.clear()
+        self._thread = Thread(target=self._save, args=(contents, started), name="saver", daemon=True)
         self._thread.start()
-        return stall
+        self._stall = time.monotonic() - started
+
+    def wait_copied(self) -> None:
+        """Return when the weights may be changed without harm to the save in hand."""
+        started = time.monotonic()
+        self._copied.wait()
+        self._stall += time.monotonic() - started
 
     def wait(self) -> None:
         """Return when the last save is whole; raises SrpoError when it failed."""
@@ -121,16 +134,12 @@ class Saver:
 
     def take_saved(self) -> list[dict[str, Any]]:
         """The checkpoints that have become whole since the last call; known to rank 0."""
-        taken, self._saved = self._saved, []
-        return [asdict(saved) for saved in taken]
+        return [asdict(self._saved.get()) for _ in range(self._saved.qsize())]
 
-    def _snapshot(self, actor: Actor, run: RunFacts | None) -> Snapshot:
+    def _contents(self, actor: Actor, run: RunFacts | None) -> Contents:
         state = sharded_model(actor)
         of_optimizer = optimizer_shards(state, actor.optimizer)
         of_model = model_shards(state)
-        live = [*of_model, *of_optimizer]
-        copies = self._buffer.copy([shard.tensor for shard in live])
-        shards = [Shard(s.key, s.shape, s.offsets, copy) for s, copy in zip(live, copies, strict=True)]
         random = as_sharded(random_states(actor.platform.is_cuda), self._rank, dist.get_world_size())
         manifest = Manifest(
             weight_version=actor.version,
@@ -148,62 +157,70 @@ class Saver:
             files={},
         )
         objects = {**model_objects(state), random.unique_key: random.data}
-        return Snapshot(actor.version, shards, objects, common_state(actor), manifest)
+        shards = [*of_model, *of_optimizer]
+        recipe = resolved_yaml(actor.recipe).encode()
+        return Contents(actor.version, shards, self._buffer.mark(), objects, common_state(actor), manifest, recipe)
 
-    def _save(self, snapshot: Snapshot, recipe: bytes, stall: float) -> None:
-        """The thread: this rank's file, then on rank 0 the rest."""
-        started = time.monotonic()
+    def _save(self, contents: Contents, started: float) -> None:
+        """The thread: this rank's copy and file, then on rank 0 the rest."""
         try:
-            folder = self._root / f"saving-{snapshot.version:06d}"
-            report = self._write(folder, snapshot)
+            folder = self._root / f"saving-{contents.version:06d}"
+            report = self._write(folder, contents)
             reports: list[Any] | None = [None] * dist.get_world_size() if self._rank == 0 else None
             dist.gather_object(report, reports, group=self._group)
             outcome: list[str | None] = [None]
             if reports is not None:
-                outcome = [self._finish(folder, snapshot, recipe, reports)]
+                outcome = [self._finish(folder, contents, reports)]
             dist.broadcast_object_list(outcome, group=self._group)
             self._problem = outcome[0]
         except Exception as error:  # a rank has gone; raised by the next call
-            self._problem = f"checkpoint of step {snapshot.version}: not saved ({cause_of(error)})"
+            self._problem = f"checkpoint of step {contents.version}: not saved ({cause_of(error)})"
         if self._rank == 0 and self._problem is None:
-            size = sum(path.stat().st_size for path in checkpoint_folder(self._root, snapshot.version).iterdir())
-            self._saved.append(Saved(snapshot.version, size, stall, time.monotonic() - started))
+            size = sum(path.stat().st_size for path in checkpoint_folder(self._root, contents.version).iterdir())
+            self._saved.put(Saved(contents.version, size, self._stall, time.monotonic() - started))
 
-    def _write(self, folder: Path, snapshot: Snapshot) -> Report:
+    def _copy(self, contents: Contents) -> Sequence[torch.Tensor]:
         try:
+            return self._buffer.copy([shard.tensor for shard in contents.shards], contents.mark)
+        finally:
+            self._copied.set()
+
+    def _write(self, folder: Path, contents: Contents) -> Report:
+        try:
+            copies = self._copy(contents)
             folder.mkdir(parents=True, exist_ok=True)
             writer = PieceWriter(folder, f"__{self._rank}_0.distcp")
             with writer:
-                for shard in snapshot.shards:
-                    writer.add(shard.key, shard.shape, shard.offsets, shard.tensor)
-                for key, value in snapshot.objects.items():
+                for shard, copy in zip(contents.shards, copies, strict=True):
+                    writer.add(shard.key, shard.shape, shard.offsets, copy)
+                for key, value in contents.objects.items():
                     writer.add_object(key, value)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, MemoryError) as error:
             return Report(problem=f"rank {self._rank}: {_told(error)}")
         return Report(writer.pieces, [writer.written])
 
-    def _finish(self, folder: Path, snapshot: Snapshot, recipe: bytes, reports: Sequence[Report]) -> str | None:
+    def _finish(self, folder: Path, contents: Contents, reports: Sequence[Report]) -> str | None:
         """Make a checkpoint of what the ranks have written; returns a sentence when that is impossible."""
         problems = [report.problem for report in reports if report.problem is not None]
         try:
             if not problems:
-                self._commit(folder, snapshot, recipe, reports)
+                self._commit(folder, contents, reports)
                 return None
         except OSError as error:
             problems = [f"rank 0: {_told(error)}"]
         shutil.rmtree(folder, ignore_errors=True)
         return (
-            f"{folder}: the checkpoint of step {snapshot.version} could not be written ({problems[0]}); mend it "
+            f"{folder}: the checkpoint of step {contents.version} could not be written ({problems[0]}); mend it "
             "and start again: the run goes on from the checkpoint before it and trains on what is recorded"
         )
 
-    def _commit(self, folder: Path, snapshot: Snapshot, recipe: bytes, reports: Sequence[Report]) -> None:
+    def _commit(self, folder: Path, contents: Contents, reports: Sequence[Report]) -> None:
         pieces = [piece for report in reports for piece in report.pieces]
-        replace_file(folder / RECIPE, recipe)
+        replace_file(folder / RECIPE, contents.recipe)
         files = [file for report in reports for file in report.files]
-        files += write_index(folder, pieces, snapshot.common)
-        files.append(WrittenFile.of(RECIPE, recipe))
-        complete = snapshot.manifest.model_copy(
+        files += write_index(folder, pieces, contents.common)
+        files.append(WrittenFile.of(RECIPE, contents.recipe))
+        complete = contents.manifest.model_copy(
             update={
                 "weights": _tensors(piece for piece in pieces if not piece.key.startswith("optimizer.")),
                 "optimizer": _tensors(piece for piece in pieces if piece.key.startswith("optimizer.")),
@@ -211,9 +228,9 @@ class Saver:
             }
         )
         complete.write(folder)
-        target = checkpoint_folder(self._root, snapshot.version)
+        target = checkpoint_folder(self._root, contents.version)
         if target.exists():
-            self._drop(snapshot.version)
+            self._drop(contents.version)
         folder.rename(target)
         sync(self._root)
         for version in superfluous(checkpoint_versions(self._root), self._section):

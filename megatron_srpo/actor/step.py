@@ -86,9 +86,10 @@ def build_actor(
     return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference)
 
 
-def train_step(actor: Actor, path: Path) -> dict[str, float]:
+def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | None = None) -> dict[str, float]:
     """Train on the step file: `updates_per_step` optimizer updates over its groups in order.
 
+    `before_update` is called before each: from then on weights and optimizer state change.
     The recipe is that of the step's stage.  Returns the metrics, the same on every rank.  Raises SrpoError when
     the very first step shows that the trainer and the engine disagree about the log-probs of the engine's tokens.
     """
@@ -117,6 +118,8 @@ def train_step(actor: Actor, path: Path) -> dict[str, float]:
         statistics = _forward_backward(staged, update, old_log_probs, reference_log_probs)
         if actor.version == 0 and not collected:
             check_mismatch(statistics, recipe.algorithm.mismatch_limit)
+        if before_update is not None:
+            before_update()
         collected.append(statistics | _apply_gradients(staged, rate_scale))
     actor.version += 1
     metrics = _combine(collected)

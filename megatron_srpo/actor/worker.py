@@ -76,7 +76,10 @@ class Worker:
 
     def train(self, path: str) -> Message:
         """One training step on a closed step file."""
-        return {"metrics": train_step(self.actor, Path(path)), "version": self.actor.version}
+        return {
+            "metrics": train_step(self.actor, Path(path), self.saver.wait_copied),
+            "version": self.actor.version,
+        }
 
     def join(self, world_size: int) -> Message:
         """Meet the engines in the weight groups."""
@@ -97,7 +100,8 @@ class Worker:
 
     def save(self, run: dict[str, Any]) -> Message:
         """Begin to write a training checkpoint; `run` are the controller's facts for its manifest."""
-        return {"seconds": self.saver.start(self.actor, RunFacts.model_validate(run))}
+        self.saver.start(self.actor, RunFacts.model_validate(run))
+        return {}
 
     def settle(self) -> Message:
         """Wait until the checkpoint that is being written is whole."""

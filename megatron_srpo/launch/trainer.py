@@ -66,10 +66,9 @@ class Trainer:
         """Write the weights as a Hugging Face folder."""
         await self._call("export", path=str(path.absolute()))
 
-    async def save(self, run: RunFacts) -> float:
-        """Begin to write a training checkpoint; returns the seconds that training waited."""
-        answer = await self._call("save", run=run.model_dump(mode="json"))
-        return float(answer["seconds"])
+    async def save(self, run: RunFacts) -> None:
+        """Begin to write a training checkpoint."""
+        await self._call("save", run=run.model_dump(mode="json"))
 
     async def settle(self) -> None:
         """Wait until the checkpoint that is being written is whole."""

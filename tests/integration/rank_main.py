@@ -9,7 +9,8 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from megatron_srpo.actor.checkpoint import METADATA, load_checkpoint, sharded_mo
 from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.saver import Saver
+from megatron_srpo.actor.snapshot import HostBuffer
 from megatron_srpo.actor.step import Actor, build_actor, log_probs_of, microbatches, train_step
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
@@ -31,6 +33,14 @@ from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
 
 Job = dict[str, Any]
+
+
+class SlowBuffer(HostBuffer):
+    """Copies later than a training step takes."""
+
+    def copy(self, tensors: Sequence[torch.Tensor], mark: Any) -> list[torch.Tensor]:
+        time.sleep(3)
+        return super().copy(tensors, mark)
 
 
 class Rank:
@@ -88,22 +98,25 @@ class Rank:
         return {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
 
     def checkpoint(self, job: Job) -> Any:
-        """Train, then save the same state by our saver and by Megatron's own saving."""
+        """Train, then save one state three ways: by our saver, by Megatron, and while training goes on."""
         actor = self.actor(job["model"])
         for path in job["steps"]:
             train_step(actor, Path(path))
-        for section, root in ((CheckpointSection(keep=1), "ours"), (CheckpointSection(keep=1), "again")):
-            saver = Saver(Path(job["to"]) / root, section, actor)
-            saver.start(actor, None)
-            saver.wait()
-        stock = Path(job["to"]) / "stock"
+        ours, stock = Saver(Path(job["to"]) / "ours", CheckpointSection(), actor), Path(job["to"]) / "stock"
+        ours.start(actor, None)
+        ours.wait()
         stock.mkdir(exist_ok=True)
         state = sharded_model(actor)
         optimizer = actor.optimizer.sharded_state_dict(state, metadata=METADATA)
         others = {"scheduler": actor.scheduler.state_dict(), "version": actor.version}
         torch.distributed.barrier()
         dist_checkpointing.save({**state, "optimizer": optimizer, **others}, str(stock), content_metadata=METADATA)
-        return actor.version
+        beside = Saver(Path(job["to"]) / "beside", CheckpointSection(), actor)
+        beside._buffer = SlowBuffer(self.platform.device)
+        beside.start(actor, None)
+        train_step(actor, Path(job["steps"][0]), beside.wait_copied)
+        beside.wait()
+        return beside.take_saved()
 
     def vocabulary(self, job: Job) -> Any:
         """Log-probs, their gradient and entropy of logits [tokens, vocabulary] split over the ranks."""

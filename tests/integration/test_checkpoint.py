@@ -93,7 +93,7 @@ def test_what_is_saved_is_what_megatron_would_save(case: str, tmp_path: Path) ->
     model = write_tiny(architecture, tmp_path / "model")
     steps = [str(path) for path in record_steps(tmp_path / "rollouts", 2)]
     job = {"kind": "checkpoint", "model": str(model), "steps": steps, "to": str(tmp_path)}
-    run_ranks(tmp_path / "ranks", recipe_values(model, layout, **trainer), [job])
+    found = run_ranks(tmp_path / "ranks", recipe_values(model, layout, **trainer), [job])
     ours, stock = tmp_path / "ours" / "step-000002", tmp_path / "stock"
     mine, theirs = contents(ours), contents(stock)
     assert set(mine) == set(theirs) and any(key.startswith("optimizer.state.exp_avg.") for key in mine)
@@ -106,8 +106,11 @@ def test_what_is_saved_is_what_megatron_would_save(case: str, tmp_path: Path) ->
     assert manifest.weight_version == 2 and manifest.layout.expert == trainer.get("expert_parallel", 1)
     assert check_files(ours, manifest.files) == []
     assert set(manifest.files) | {"manifest.json"} == {path.name for path in ours.iterdir()}
-    again = Manifest.read(tmp_path / "again" / "step-000002")
-    assert again.files == manifest.files, "the same state is the same bytes"
+    beside = Manifest.read(tmp_path / "beside" / "step-000002")
+    assert beside.files == manifest.files, "the next update waits until the state is copied"
+    (saved,) = found[0]["results"][0]
+    assert saved["weight_version"] == 2 and saved["stall_seconds"] > 0
+    assert found[1]["results"][0] == []
 
 
 def test_every_cut_and_every_flip_is_seen(run: dict[str, Any], tmp_path: Path) -> None:

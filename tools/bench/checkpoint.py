@@ -2,10 +2,13 @@
 
     python tools/bench/checkpoint.py [--quick]
 
-The same actor on the same ranks (one, and two data-parallel ones) saves in turns: waiting until the checkpoint is
-whole, which is a synchronous save, and starting to save and going on.  The stall is what `Saver.start` takes, with
-the disk idle again before each.  The first save of each kind is left out: it makes the host buffer.  Also told:
-the stock save of Megatron (`dist_checkpointing.save`) of the same state, and the first save's stall.
+The same actor on the same ranks (one, and two data-parallel ones) saves in turns:
+- in the background: the stall is what `Saver.start` takes, and what the first update of the following training
+  step has to wait until the state is copied; the step is small, so that little time passes in between;
+- waiting until the checkpoint is whole, which is a synchronous save;
+- by Megatron's own `dist_checkpointing.save` of the same state.
+Each begins with an idle disk; the first of each kind is left out.  Also told: what the background save adds to the
+whole time of the training step beside it, on these cores.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +42,7 @@ from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
 
 VOCABULARY = 8192
+STEP = "rollouts/step-000000.parquet"
 
 
 def recipe(model: Path, ranks: int) -> Recipe:
@@ -60,43 +66,63 @@ def rank_main(folder: Path, rounds: int) -> None:
     platform = select_platform("cpu")
     ranks = parallel.initialize(made.trainer, platform, 0)
     actor = build_actor(made, read_model_config(made.model.path), ranks, platform, load_weights)
-    train_step(actor, folder / "rollouts" / "step-000000.parquet")
+    train_step(actor, folder / STEP)
     saver = Saver(folder / "checkpoints", CheckpointSection(keep=1), actor)
-    seconds: dict[str, list[float]] = {"stall": [], "whole": [], "stock": []}
+    seconds: dict[str, list[float]] = {"stall": [], "whole": [], "stock": [], "beside": [], "alone": []}
     for i in range(rounds + 1):
-        for kind in ("stall", "whole", "stock"):
-            seconds[kind].append(_save(kind, actor, saver, folder))
-            progress(f"{kind} {i}: {seconds[kind][-1]:.3f} s")
+        _idle(folder)
+        stall, step = _in_background(actor, saver, folder)
+        seconds["stall"].append(stall)
+        seconds["beside"].append(step)
+        _idle(folder)
+        seconds["whole"].append(_timed(lambda: _whole(actor, saver)))
+        _idle(folder)
+        seconds["alone"].append(_timed(lambda: train_step(actor, folder / STEP)))
+        seconds["stock"].append(_timed(lambda: _stock(actor, folder / "stock")))
+        progress(f"{i}: " + ", ".join(f"{kind} {values[-1]:.3f} s" for kind, values in seconds.items()))
     if dist.get_rank() == 0:
-        size = sum(file.stat().st_size for file in (folder / "checkpoints" / "step-000001").iterdir())
+        newest = sorted((folder / "checkpoints").iterdir())[-1]
+        size = sum(file.stat().st_size for file in newest.iterdir())
         (folder / "found.json").write_text(json.dumps({"seconds": seconds, "bytes": size}))
     dist.barrier()
     parallel.shutdown()
 
 
-def _save(kind: str, actor: Actor, saver: Saver, folder: Path) -> float:
-    """Seconds of one save, beginning with an idle disk on all ranks."""
-    stock = folder / "stock"
+def _idle(folder: Path) -> None:
+    """Return when nothing is left to write, on all ranks."""
     if dist.get_rank() == 0:
-        shutil.rmtree(stock, ignore_errors=True)
-        stock.mkdir()
+        shutil.rmtree(folder / "stock", ignore_errors=True)
+        (folder / "stock").mkdir()
         os.sync()
     dist.barrier()
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    """Seconds until all ranks have done it."""
     started = time.monotonic()
-    if kind == "stock":
-        state = sharded_model(actor)
-        optimizer = actor.optimizer.sharded_state_dict(state, metadata=METADATA)
-        dist_checkpointing.save({**state, "optimizer": optimizer}, str(stock))
-    else:
-        saver.start(actor, None)
-    if kind == "stall":
-        dist.barrier()  # training would go on when all ranks do
-        found = time.monotonic() - started
-        saver.wait()
-        return found
-    saver.wait()
+    work()
     dist.barrier()
     return time.monotonic() - started
+
+
+def _in_background(actor: Actor, saver: Saver, folder: Path) -> tuple[float, float]:
+    """Seconds that training waits for a save, and those of the training step beside it."""
+    stall = _timed(lambda: saver.start(actor, None))
+    waits: list[float] = []
+    step = _timed(lambda: train_step(actor, folder / STEP, lambda: waits.append(_timed(saver.wait_copied))))
+    saver.wait()
+    return stall + sum(waits), step
+
+
+def _whole(actor: Actor, saver: Saver) -> None:
+    saver.start(actor, None)
+    saver.wait()
+
+
+def _stock(actor: Actor, folder: Path) -> None:
+    state = sharded_model(actor)
+    optimizer = actor.optimizer.sharded_state_dict(state, metadata=METADATA)
+    dist_checkpointing.save({**state, "optimizer": optimizer}, str(folder))
 
 
 def measure(folder: Path, ranks: int, rounds: int) -> dict[str, Any]:
@@ -129,20 +155,22 @@ def main(
         rank_main(rank_folder, rounds)
         return
     hidden, layers, count = (256, 4, 2) if quick else (768, 12, 4)
-    results, first = [], {}
+    results, steps = [], {}
     with tempfile.TemporaryDirectory(prefix="srpo-bench-") as name:
         folder = Path(name)
         write_model(folder / "model", hidden, layers, VOCABULARY)
         record_step(folder / "rollouts", 1, 2, VOCABULARY, 16)
         for ranks in (1, 2):
             found = measure(folder, ranks, count)
-            stall, whole, stock = (found["seconds"][kind][1:] for kind in ("stall", "whole", "stock"))
+            stall, whole, stock, beside, alone = (
+                found["seconds"][kind][1:] for kind in ("stall", "whole", "stock", "beside", "alone")
+            )
             where = f"{ranks} ranks" if ranks > 1 else "1 rank"
             metric = f"stall of a background save, {where}, {found['bytes'] / 1e6:.0f} MB"
             results.append(compare(metric, stall, "s", "waiting for it", whole, "<= 0.15"))
-            first[where] = found["seconds"]["stall"][0]
+            steps[where] = {"beside a save": statistics.median(beside), "alone": statistics.median(alone)}
             results.append(compare(f"whole save, {where}", whole, "s", "Megatron's own", stock, "<= 1"))
-    report("checkpoint", results, first_stall_seconds=first)
+    report("checkpoint", results, seconds_of_a_step=steps)
 
 
 if __name__ == "__main__":
