@@ -184,8 +184,21 @@ def build_model(model: ModelConfig, trainer: TrainerSection, platform: Platform)
             vp_stage=chunk,
             **_rope_arguments(model),
         )
+        _mark_experts(gpt)
         chunks.append(gpt.to(platform.device))
     return chunks
+
+
+def _mark_experts(gpt: GPTModel) -> None:
+    """Let experts' gradients be summed over the ranks that hold the same experts, whatever the layout.
+
+    Megatron marks them so only if expert_model_parallel_size is above 1.  Without the mark tensor-parallel ranks,
+    which see different tokens, would each keep their own gradient of the experts that both hold; and a checkpoint
+    could not be continued with another size, because only marked experts have an optimizer of their own.
+    """
+    for name, parameter in gpt.named_parameters():
+        if ".mlp.experts." in name:
+            parameter.allreduce = False  # type: ignore[attr-defined]
 
 
 def wrap_for_training(chunks: Sequence[GPTModel]) -> list[DistributedDataParallel]:

@@ -163,17 +163,31 @@ def _replace_adam() -> None:
         module.USING_PYTORCH_OPTIMIZER = False
 
 
+def _to_host(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
+    """The expert dispatcher's way to the host: counts become numpy arrays, which Megatron does on CUDA only."""
+    return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
+
+
+def _complete_experts() -> None:
+    import megatron.core.transformer.moe.moe_utils as moe_utils
+    import megatron.core.transformer.moe.token_dispatcher as token_dispatcher
+
+    modules: tuple[Any, Any] = (moe_utils, token_dispatcher)
+    for module in modules:
+        module.maybe_move_tensor_to_cpu = _to_host
+    if not hasattr(moe_utils, "te_general_gemm"):
+        # The router asks whether it is None, but without Transformer Engine the name is not there at all.
+        modules[0].te_general_gemm = None
+
+
 def install() -> None:
     """Let megatron-core run on the CPU in this process; calling it again does nothing."""
     if isinstance(getattr(torch.cuda, "current_stream", None), _Installed):
         return
     import megatron.core.tensor_parallel.random as megatron_random
-    import megatron.core.transformer.moe.moe_utils as moe_utils
 
     _replace_cuda_functions()
     _replace_adam()
     megatron_random._lazy_call = lambda callback: callback()
-    if not hasattr(moe_utils, "te_general_gemm"):
-        # The router asks whether it is None, but without Transformer Engine the name is not there at all.
-        moe_utils.te_general_gemm = None
+    _complete_experts()
     CudaMeansCpu().__enter__()

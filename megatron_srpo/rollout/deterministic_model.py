@@ -69,6 +69,7 @@ class DeterministicModel:
         eos = self._model.generation_config.eos_token_id or self._model.config.eos_token_id
         self._eos_token_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
         self._tied = bool(self._model.config.tie_word_embeddings)
+        self._weights = _published(dict(self._model.named_parameters()), self._model.config.model_type)
 
     # Generation
 
@@ -117,11 +118,11 @@ class DeterministicModel:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Replace some parameters, by Hugging Face name.
+        """Replace some parameters, by the names that they have in a folder's files.
 
         Raises RefusedError, and changes nothing, when a name or shape is not the model's.
         """
-        parameters = dict(self._model.named_parameters())
+        parameters = self._weights
         if self._tied:
             # Some trainers send the output layer although it is the embedding; SGLang skips it as well.
             tensors = {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
@@ -138,7 +139,7 @@ class DeterministicModel:
         """Replace all parameters by a Hugging Face folder's.  Raises RefusedError when some are missing."""
         files = sorted(folder.glob("*.safetensors"))
         tensors = {name: tensor for file in files for name, tensor in load_file(file).items()}
-        missing = {name for name, _ in self._model.named_parameters()} - set(tensors)
+        missing = set(self._weights) - set(tensors)
         if missing:
             raise RefusedError(f"{folder} lacks {len(missing)} parameters, one is {min(missing)}")
         self.load(tensors)
@@ -148,8 +149,29 @@ class DeterministicModel:
         """SHA-256 of every parameter's bytes, by Hugging Face name."""
         return {
             name: hashlib.sha256(parameter.detach().numpy().tobytes()).hexdigest()
-            for name, parameter in self._model.named_parameters()
+            for name, parameter in self._weights.items()
         }
+
+
+def _published(parameters: Mapping[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
+    """The parameters by the names that they have on disk, as views where transformers 5 stacks experts.
+
+    In memory all experts of a layer are one tensor `mlp.experts.gate_up_proj` [experts, 2 * intermediate, hidden]
+    and one `mlp.experts.down_proj` [experts, hidden, intermediate].
+    """
+    mixtral = model_type == "mixtral"
+    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    views: dict[str, torch.Tensor] = {}
+    for name, parameter in parameters.items():
+        published = name.replace(".mlp.", ".block_sparse_moe.") if mixtral else name
+        prefix, stacked, kind = published.rpartition(".experts.")
+        if not stacked:
+            views[published] = parameter
+            continue
+        for number, expert in enumerate(parameter.detach()):
+            parts = zip((gate, up), expert.chunk(2), strict=True) if kind == "gate_up_proj" else [(down, expert)]
+            views |= {f"{prefix}.experts.{number}.{part}.weight": view for part, view in parts}
+    return views
 
 
 def _draw(logits: torch.Tensor, settings: Settings, generator: torch.Generator) -> tuple[int, float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from megatron_srpo.bridge.layouts import Columns, GateUp, GroupedQKV, Layout, Rows, Vocabulary, Whole
 
@@ -27,6 +29,38 @@ def test_merge_undoes_shard(name: str, size: int) -> None:
     assert len({shard.shape for shard in shards}) == 1, "ranks hold different shapes"
     merged = layout.merge(shards)
     assert all(torch.equal(a, b) for a, b in zip(merged, tensors, strict=True))
+
+
+@given(
+    groups=st.sampled_from([1, 2, 4, 8]),
+    queries=st.integers(1, 4),
+    head=st.integers(1, 5),
+    hidden=st.integers(1, 4),
+    vocabulary=st.integers(1, 33),
+    size=st.sampled_from([1, 2, 4, 8]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_round_trips_are_byte_equal(
+    groups: int, queries: int, head: int, hidden: int, vocabulary: int, size: int, dtype: torch.dtype
+) -> None:
+    """Random bits, so that not-a-number and negative zero must survive as well."""
+    heads = groups * queries * head
+    cases: list[tuple[Layout, list[tuple[int, ...]]]] = [
+        (Vocabulary(vocabulary), [(vocabulary, hidden)]),
+        (GateUp(), [(8 * hidden, 3)] * 2),
+        (Rows(), [(3, 8 * hidden)]),
+        (Whole(), [(hidden,)]),
+    ]
+    if groups % size == 0:
+        cases.append((GroupedQKV(groups, queries, head), [(heads, 3), (groups * head, 3), (groups * head, 3)]))
+    for layout, shapes in cases:
+        tensors = [torch.randint(-(2**15), 2**15, (*shape, 2), dtype=torch.int16) for shape in shapes]
+        tensors = [
+            tensor.view(dtype).flatten(-2)[..., : shape[-1]] for tensor, shape in zip(tensors, shapes, strict=True)
+        ]
+        merged = layout.merge([layout.shard(tensors, rank, size) for rank in range(size)])
+        for before, after in zip(tensors, merged, strict=True):
+            assert after.contiguous().view(torch.uint8).equal(before.contiguous().view(torch.uint8))
 
 
 def test_qkv_rows_are_interleaved_by_group() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.model_config import RopeScaling, read_model_config
+from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig, RopeScaling, read_model_config
 from megatron_srpo.recipe.model_folder import (
     check_engine_parallel,
     check_model_folder,
@@ -204,3 +204,117 @@ def test_shapes_must_divide_over_the_ranks(tmp_path: Path) -> None:
     check_engine_parallel(model, EngineSection(tensor_parallel=4))  # SGLang copies key-value heads
     with pytest.raises(SrpoError, match=r"engine\.tensor_parallel 3 .* 1, 2 or 4\."):
         check_engine_parallel(model, EngineSection(tensor_parallel=3))
+
+
+MOE = {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 20,
+    "router_aux_loss_coef": 0.001,
+}
+QWEN3_MOE = {**MOE, "architectures": ["Qwen3MoeForCausalLM"], "shared_expert_intermediate_size": None}
+MIXTRAL = {
+    "architectures": ["MixtralForCausalLM"],
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "rope_parameters": None,
+}
+
+
+def read(folder: Path, **changes: Any) -> ModelConfig:
+    config = {key: value for key, value in (CONFIG | changes).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+    return read_model_config(folder)
+
+
+def test_experts_are_read(tmp_path: Path) -> None:
+    model = read(tmp_path, **MOE)
+    assert model.moe == MoEConfig(6, 2, 12, 20, normalize_top_k=False, aux_loss_coefficient=0.001)
+    assert (model.qkv_bias, model.qk_norm) == (True, False)
+    published = read(tmp_path, **QWEN3_MOE, norm_topk_prob=True)
+    written = read(tmp_path, **QWEN3_MOE | {"num_experts": None, "num_local_experts": 6}, norm_topk_prob=True)
+    assert published == written
+    assert published.moe == MoEConfig(6, 2, 12, None, normalize_top_k=True, aux_loss_coefficient=0.001)
+    assert (published.qkv_bias, published.qk_norm) == (False, True)
+    mixtral = read(tmp_path, **MIXTRAL)
+    assert mixtral.moe == MoEConfig(6, 2, 24, None, normalize_top_k=True, aux_loss_coefficient=0.0)
+    assert mixtral.rope_theta == 1e6
+
+
+def test_a_head_size_that_is_left_out_is_the_architectures(tmp_path: Path) -> None:
+    assert read(tmp_path, architectures=["Qwen3ForCausalLM"]).head_dim == 128
+    assert read(tmp_path, architectures=["MistralForCausalLM"]).head_dim == 4
+
+
+def test_a_sliding_window_counts_where_it_is_in_use(tmp_path: Path) -> None:
+    window = {"sliding_window": 64}
+    assert read(tmp_path, **window, use_sliding_window=False).sliding_window is None
+    assert read(tmp_path, **window, use_sliding_window=True).sliding_window == 64
+    layers = ["full_attention", "sliding_attention"]
+    assert read(tmp_path, **window, use_sliding_window=True, layer_types=layers).sliding_window == 64
+    assert read(tmp_path, **window, architectures=["MistralForCausalLM"]).sliding_window == 64
+    assert read(tmp_path, architectures=["MistralForCausalLM"]).sliding_window is None
+    assert read(tmp_path, **window, architectures=["LlamaForCausalLM"]).sliding_window is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (MOE | {"decoder_sparse_step": 2}, "decoder_sparse_step is 2, but only 1 is supported"),
+        (QWEN3_MOE | {"mlp_only_layers": [0]}, "mlp_only_layers is [0], but only [] is supported"),
+        (MOE | {"num_experts": None}, "num_experts is missing"),
+        (MOE | {"num_experts_per_tok": 7}, "num_experts_per_tok is 7, more than the 6 experts"),
+        (MOE | {"norm_topk_prob": True, "num_experts_per_tok": 1}, "num_experts_per_tok is 1 with weights"),
+        (MOE | {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is missing"),
+        (MOE | {"qkv_bias": False}, "qkv_bias is False"),
+        (MOE | {"router_aux_loss_coef": -1}, "router_aux_loss_coef is -1"),
+        (MIXTRAL | {"router_jitter_noise": 0.1}, "router_jitter_noise is 0.1"),
+        ({"architectures": ["Qwen3ForCausalLM"], "attention_bias": True}, "attention_bias is True"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_parameters.rope_type is 'dynamic'"),
+    ],
+)
+def test_variants_of_architectures_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(SrpoError) as caught:
+        read(tmp_path, **changes)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "said"),
+    [
+        ({"expert_parallel": 4}, r"expert_parallel 4 does not divide the 6 experts of .* 1, 2, 3 or 6\."),
+        ({"tensor_parallel": 2}, r"tensor_parallel 2 with the experts of .* needs trainer\.sequence_parallel"),
+        (
+            {"tensor_parallel": 8, "sequence_parallel": True},
+            r"tensor_parallel 8 does not divide num_attention_heads 4 .* 1 or 2\.",
+        ),
+        ({"pipeline_parallel": 2, "pipeline_layers": (1, 2)}, r"\[1, 2\] adds up to 3, .* num_hidden_layers 2;"),
+        (
+            {"pipeline_parallel": 2, "virtual_pipeline_parallel": 2},
+            r"2 x virtual_pipeline_parallel 2 does not divide num_hidden_layers 2 .*pipeline_layers",
+        ),
+    ],
+)
+def test_experts_and_chunks_must_divide(tmp_path: Path, trainer: dict[str, Any], said: str) -> None:
+    model = read(tmp_path, **MOE)
+    with pytest.raises(SrpoError, match=said):
+        check_parallel(model, TrainerSection(ranks=8, **trainer))
+
+
+def test_layouts_with_experts_are_accepted(tmp_path: Path) -> None:
+    model = read(tmp_path, **MOE)
+    check_parallel(model, TrainerSection(ranks=8, tensor_parallel=2, sequence_parallel=True, expert_parallel=3))
+    check_parallel(model, TrainerSection(ranks=2, pipeline_parallel=2, pipeline_layers=(1, 1)))
+    with pytest.raises(SrpoError, match=r"expert_parallel is 2, but .*config\.json has no experts"):
+        check_parallel(read(tmp_path), TrainerSection(ranks=8, expert_parallel=2))
+
+
+def test_an_engine_splits_experts(tmp_path: Path) -> None:
+    model = read(tmp_path, **MOE | {"moe_intermediate_size": 10})
+    with pytest.raises(SrpoError, match=r"shared_expert_intermediate_size 20 and .* 10 of .* 1 or 2\."):
+        check_engine_parallel(model, EngineSection(tensor_parallel=4))
+    check_engine_parallel(model, EngineSection(tensor_parallel=2))

@@ -10,10 +10,11 @@ from megatron_srpo.actor.packing import plan_microbatches
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=60)
 
 
-@given(LENGTHS, st.integers(20, 120), st.integers(1, 5))
-def test_invariants(lengths: list[int], max_tokens: int, data_parallel: int) -> None:
-    plan = plan_microbatches(lengths, max_tokens, data_parallel)
+@given(LENGTHS, st.integers(20, 120), st.integers(1, 5), st.integers(1, 4))
+def test_invariants(lengths: list[int], max_tokens: int, data_parallel: int, multiple: int) -> None:
+    plan = plan_microbatches(lengths, max_tokens, data_parallel, multiple)
     assert len(plan) == data_parallel
+    assert all(len(rank) > 0 and len(rank) % multiple == 0 for rank in plan)
     assert len({len(rank) for rank in plan}) == 1, "ranks have different numbers of microbatches"
     members = [i for rank in plan for microbatch in rank for i in microbatch]
     assert sorted(members) == list(range(len(lengths))), "every sample exactly once"

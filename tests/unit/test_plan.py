@@ -45,6 +45,39 @@ def test_stages_hold_all_parameters_once_and_a_copy_of_tied_embeddings(tmp_path:
     assert sum(rank.parameters for rank in two.ranks) == two.parameters + 260 * 16
 
 
+def test_uneven_stages_and_experts_are_counted(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, num_hidden_layers=3)
+    even = ("trainer.tensor_parallel=1", "trainer.ranks=2", "trainer.pipeline_parallel=2")
+    with pytest.raises(SrpoError, match="name the layers of every stage"):
+        planned(recipe, *even)
+    first, last = planned(recipe, *even, "trainer.pipeline_layers=[1,2]").ranks
+    layer = last.parameters - first.parameters - 16  # the last stage has the last norm, too
+    assert first.parameters == 260 * 16 + layer
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.pipeline_layers=[2]", "pipeline_layers has 1 entries"),
+        ("trainer.expert_parallel=3", "expert_parallel 3 does not divide the 2 ranks of a pipeline stage"),
+        ("trainer.pipeline_layers=[0,2]", "pipeline_layers"),
+    ],
+)
+def test_pipelines_that_cannot_be_are_refused(tmp_path: Path, override: str, said: str) -> None:
+    file = write_recipe(tmp_path)
+    with pytest.raises(SrpoError, match=said):
+        load_recipe(file, ["trainer.pipeline_parallel=2", override])
+    with pytest.raises(SrpoError, match="virtual_pipeline_parallel needs pipeline_parallel"):
+        load_recipe(file, ["trainer.virtual_pipeline_parallel=2"])
+
+
+def test_a_window_must_hold_the_longest_sample(tmp_path: Path) -> None:
+    file = write_recipe(tmp_path, architectures=["MistralForCausalLM"], sliding_window=93)
+    with pytest.raises(SrpoError, match=r"= 94 is more than sliding_window 93 of .*config\.json.*lower one"):
+        planned(file)
+    assert planned(file, "rollout.max_response_tokens=63").batch.longest_sequence == 93
+
+
 def test_memory_follows_data_type_and_data_parallel_size(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     full = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=1").ranks[0]

@@ -1,0 +1,45 @@
+"""A whole run with experts on two ranks: the engines have the trainer's weights after every exchange."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.architectures import read_tensors, write_tiny
+from tests.conftest import REPOSITORY
+from tests.integration.runs import train
+
+STEPS = 3
+# Rewards of a random model are all the same: what changes its weights is their decay, by a third every step.
+RECIPE = """
+base: {repository}/recipes/tiny_cpu.yaml
+name: experts
+steps: {steps}
+model: {{path: {model}}}
+rollout: {{prompts_per_step: 2, samples_per_prompt: 2, max_response_tokens: 12}}
+engine: {{backend: deterministic, tensor_parallel: 1}}
+trainer:
+  ranks: 2
+  tensor_parallel: 2
+  sequence_parallel: true
+  expert_parallel: 2
+  optimizer: {{learning_rate: 1.0e-1, warmup_updates: 0, weight_decay: 3.0}}
+sync: {{bucket_megabytes: 0.05}}
+evaluation: {{samples_per_prompt: 1, max_prompts: 1}}
+"""
+
+
+def test_engine_and_trainer_agree_after_every_exchange(tmp_path: Path) -> None:
+    model = write_tiny("qwen2_moe", tmp_path / "model")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(repository=REPOSITORY, steps=STEPS, model=model))
+    code, _, err = train(recipe, tmp_path / "run")
+    assert code == 0, err
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in metrics] == list(range(STEPS))
+    assert all(record["mismatch_mean"] < 1e-5 for record in metrics)
+    before, after = read_tensors(model), read_tensors(tmp_path / "run" / "model")
+    assert set(before) == set(after)
+    for name, tensor in before.items():
+        changed = (tensor - after[name]).abs().max() > 0.01
+        assert changed == (tensor.dim() > 1), f"{name}: only matrices decay"
