@@ -134,6 +134,15 @@ class Rank:
         beside.wait()
         return beside.take_saved()
 
+    def reshard(self, job: Job) -> Any:
+        """Load a checkpoint on this layout and save it again."""
+        actor = self.actor(job["model"])
+        load_checkpoint(actor, Path(job["load"]), job["version"])
+        saver = Saver(Path(job["to"]), CheckpointSection(), actor)
+        saver.start(actor, None)
+        saver.wait()
+        return actor.scheduler.num_steps
+
     def vocabulary(self, job: Job) -> Any:
         """Log-probs, their gradient and entropy of logits [tokens, vocabulary] split over the ranks."""
         whole = torch.tensor(job["logits"], dtype=torch.float32)
@@ -159,6 +168,7 @@ def main() -> None:
         "export": rank.export,
         "train": rank.train,
         "checkpoint": rank.checkpoint,
+        "reshard": rank.reshard,
         "vocabulary": rank.vocabulary,
     }
     results = []

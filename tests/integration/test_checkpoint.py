@@ -79,17 +79,21 @@ def objects(folder: Path) -> set[str]:
     return {key for key, pieces in read_index(folder).items() if pieces[0].dtype is None}
 
 
-CASES: dict[str, tuple[str, Layout, dict[str, Any]]] = {
-    "tied, data parallel": ("qwen3", Layout(data=2), {}),
-    "virtual stages": ("llama3", Layout(pipeline=2), {"virtual_pipeline_parallel": 2}),
-    "experts, expert parallel": ("qwen2_moe", Layout(data=2), {"expert_parallel": 2}),
-    "experts, tensor parallel": ("qwen3_moe", Layout(tensor=2, sequence_parallel=True), {"expert_parallel": 2}),
+# Model, the layout that saves, more of its trainer section, and a layout that loads what was saved.
+CASES: dict[str, tuple[str, Layout, dict[str, Any], Layout | None]] = {
+    "tied, data parallel": ("qwen3", Layout(data=2), {}, None),
+    "virtual stages": ("llama3", Layout(pipeline=2), {"virtual_pipeline_parallel": 2}, Layout(tensor=2)),
+    "experts, expert parallel": ("qwen2_moe", Layout(data=2), {"expert_parallel": 2}, None),
+    "experts, tensor parallel": (
+        *("qwen3_moe", Layout(tensor=2, sequence_parallel=True)),
+        *({"expert_parallel": 2}, Layout(pipeline=2)),
+    ),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_saved_is_what_megatron_would_save(case: str, tmp_path: Path) -> None:
-    architecture, layout, trainer = CASES[case]
+    architecture, layout, trainer, other = CASES[case]
     model = write_tiny(architecture, tmp_path / "model")
     steps = [str(path) for path in record_steps(tmp_path / "rollouts", 2)]
     job = {"kind": "checkpoint", "model": str(model), "steps": steps, "to": str(tmp_path)}
@@ -111,6 +115,16 @@ def test_what_is_saved_is_what_megatron_would_save(case: str, tmp_path: Path) ->
     (saved,) = found[0]["results"][0]
     assert saved["weight_version"] == 2 and saved["stall_seconds"] > 0
     assert found[1]["results"][0] == []
+    if other is not None:
+        job = {"kind": "reshard", "model": str(model), "load": str(tmp_path / "ours"), "version": 2}
+        job["to"] = str(tmp_path / "other")
+        found = run_ranks(tmp_path / "other ranks", recipe_values(model, other), [job])
+        assert [rank["results"] for rank in found] == [[4]] * other.ranks, "two updates a step"
+        resharded = contents(tmp_path / "other" / "step-000002")
+        for key, tensor in mine.items():
+            # The vocabulary is padded to a multiple of the tensor-parallel ranks.
+            rows = min(len(tensor), len(resharded[key]))
+            assert torch.equal(resharded[key][:rows], tensor[:rows]) and not resharded[key][rows:].any(), key
 
 
 def test_every_cut_and_every_flip_is_seen(run: dict[str, Any], tmp_path: Path) -> None:
