@@ -264,8 +264,14 @@ def check_engine_parallel(model: ModelConfig, engine: EngineSection) -> None:
     """The heads and widths divide over an engine's ranks; SGLang copies key-value heads where there are too few.
 
     Raises:
-        SrpoError: with the numbers and the sizes that would work.
+        SrpoError: with the numbers and the sizes that would work, or for a model that SGLang serves on GPUs only.
     """
+    shared = model.moe is not None and model.moe.shared_expert_intermediate_size is not None
+    if shared and engine.backend == "sglang" and engine.device == "cpu":
+        raise SrpoError(
+            f"engine.device cpu: SGLang has no CPU kernel for the shared expert of {model.file}; "
+            "use a GPU, or engine.backend=deterministic for a test."
+        )
     heads, groups = model.num_attention_heads, model.num_key_value_heads
     widths = _widths(model)
     if model.moe is not None:

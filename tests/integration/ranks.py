@@ -60,7 +60,9 @@ def recipe_values(model: Path, layout: Layout, **trainer: Any) -> dict[str, Any]
     }
 
 
-def run_ranks(folder: Path, recipe: dict[str, Any], jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def run_ranks(
+    folder: Path, recipe: dict[str, Any], jobs: Sequence[dict[str, Any]], timeout: float = TIMEOUT_SECONDS
+) -> list[dict[str, Any]]:
     """Do the jobs on the recipe's ranks; returns what each rank wrote, in rank order."""
     folder.mkdir(parents=True)
     (folder / "jobs.json").write_text(json.dumps({"recipe": recipe, "jobs": list(jobs)}))
@@ -82,7 +84,7 @@ def run_ranks(folder: Path, recipe: dict[str, Any], jobs: Sequence[dict[str, Any
             )
     try:
         for process, log in zip(processes, logs, strict=True):
-            assert process.wait(TIMEOUT_SECONDS) == 0, f"{log}:\n{log.read_text()[-4000:]}"
+            assert process.wait(timeout) == 0, f"{log}:\n{log.read_text()[-4000:]}"
     finally:
         for process in processes:
             process.kill()

@@ -14,8 +14,12 @@ import pytest
 from tests.architectures import MOE, TINY, read_tensors, reference_log_probs, write_tiny
 from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
 
+# On a busy machine one start of four ranks with all its jobs takes longer than other tests may.
+pytestmark = pytest.mark.timeout(900)
+
 Results = dict[str, Any]
 RANKS = 4
+TIMEOUT_SECONDS = 700
 # Long enough for the scaled rotary frequencies to matter.
 SAMPLES = [
     np.random.default_rng(i).integers(0, 511, size=n).tolist() for i, n in enumerate((400, 12, 90, 40, 200))
@@ -119,7 +123,7 @@ def found(folders: dict[str, Path], steps: list[str], tmp_path_factory: Any) -> 
         values = {"trainer": PLAIN | LAYOUTS[layout], "model": str(folders["qwen2_moe"])}
         jobs.append({"kind": "train", **values, **part})
         keys.append((layout, "qwen2_moe", "resume"))
-    ranks = run_ranks(root / "ranks", recipe_values(folders["qwen3"], Layout(data=RANKS)), jobs)
+    ranks = run_ranks(root / "ranks", recipe_values(folders["qwen3"], Layout(data=RANKS)), jobs, TIMEOUT_SECONDS)
     results = {key: [rank["results"][i] for rank in ranks] for i, key in enumerate(keys)}
     return {"root": root, "results": results}
 

@@ -318,3 +318,11 @@ def test_an_engine_splits_experts(tmp_path: Path) -> None:
     with pytest.raises(SrpoError, match=r"shared_expert_intermediate_size 20 and .* 10 of .* 1 or 2\."):
         check_engine_parallel(model, EngineSection(tensor_parallel=4))
     check_engine_parallel(model, EngineSection(tensor_parallel=2))
+
+
+def test_a_shared_expert_needs_a_gpu_or_the_deterministic_engine(tmp_path: Path) -> None:
+    model = read(tmp_path, **MOE)
+    with pytest.raises(SrpoError, match=r"engine\.device cpu: .* shared expert of .*config\.json"):
+        check_engine_parallel(model, EngineSection(device="cpu"))
+    check_engine_parallel(model, EngineSection(device="cpu", backend="deterministic"))
+    check_engine_parallel(read(tmp_path, **QWEN3_MOE), EngineSection(device="cpu"))
