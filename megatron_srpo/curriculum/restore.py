@@ -69,8 +69,8 @@ class CurriculumStore:
         if recorded is not None:
             if recorded.stage != curriculum.stage_name:
                 raise SrpoError(
-                    f"{self._switch_path(closed)}: ends stage {recorded.stage}, but before step {closed} the journal "
-                    f"is in stage {curriculum.stage_name}; restore it or delete its run"
+                    f"{self._switch_path(closed)}: ends stage {recorded.stage}, but before step {closed} the "
+                    f"journal is in stage {curriculum.stage_name}; restore it or delete its run"
                 )
             curriculum.switch(recorded)
         return Restored(start, closed - start, changed)

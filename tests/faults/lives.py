@@ -102,8 +102,7 @@ class Life:
     def roles_now(self) -> Roles:
         """See `roles`; remembers everybody for `end`."""
         found = roles(self.run.process.pid)
-        if found["controller"]:
-            self.seen_roles = found
+        self.seen_roles = max(self.seen_roles, found, key=lambda seen: sum(map(len, seen.values())))
         known = set(self._family)
         self._family += [process for of_role in found.values() for process in of_role if process not in known]
         return found

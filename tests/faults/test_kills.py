@@ -63,12 +63,10 @@ def test_every_role_is_found(undisturbed: Undisturbed, tmp_path: Path) -> None:
     assert life.strike(Strike("trainer", "a group is recorded", pick=0.9)) is not None
     code, _, err = life.end()
     assert (code, "trainer rank 1" in err) == (2, True), err
-    assert {role: len(processes) for role, processes in life.seen_roles.items()} == dict.fromkeys(ROLES, 1) | {
-        "trainer": 2,
-        "trainer guard": 2,
-        "reward worker": 2,
-        "other": 0,
-    }
+    found = {role: len(processes) for role, processes in life.seen_roles.items()}
+    assert found.pop("reward worker") in (1, 2), "they are forked when there is work"
+    assert found.pop("other") == 0
+    assert found == {role: 2 if "trainer" in role else 1 for role in ROLES if role != "reward worker"}
 
 
 def test_schedules_are_functions_of_their_seed() -> None:
