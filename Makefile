@@ -1,11 +1,12 @@
 # Everything from a fresh clone with only Python 3.11 or 3.12, make and a compiler:
 #   make train    the quick run of recipes/tiny_cpu.yaml
 #   make test     all tests
+#   make soak     kill processes of tiny runs a hundred times; ARGUMENTS='--seed 7 --run 13' repeats one schedule
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: setup train test lint format bench clean
+.PHONY: setup train test soak lint format bench clean
 
 # The first of these that is a fitting Python with venv; `make PYTHON=/path/to/python` overrides it.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
@@ -49,6 +50,9 @@ train: setup
 
 test: setup
 	timeout $(TEST_LIMIT) $(TRAINER)/bin/python -m pytest tests
+
+soak: setup
+	$(TRAINER)/bin/python tools/soak.py $(ARGUMENTS)
 
 lint: $(TRAINER)/.complete
 	$(TRAINER)/bin/ruff check .

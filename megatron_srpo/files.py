@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ import xxhash
 from megatron_srpo.errors import SrpoError, one_line
 
 _BLOCK = 4 * 2**20  # bytes read at a time
+_ERRNO = re.compile(r"\[errno (\d+)\]", re.IGNORECASE)
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
@@ -54,12 +56,14 @@ def _whole(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> SrpoError:
     """What to say of a file that a disk does not take."""
-    # pyarrow's errors have text only; a number is in it.
-    is_full = error.errno == errno.ENOSPC or f"[errno {errno.ENOSPC}]" in str(error)
-    advice = "free some space" if is_full else "see to the disk"
+    # pyarrow's errors have no number, but name one in their text.
+    told = _ERRNO.search(str(error))
+    number = error.errno or (int(told.group(1)) if told else 0)
+    words = os.strerror(number) if number else one_line(error)
+    advice = "free some space" if number in (errno.ENOSPC, errno.EDQUOT) else "see to the disk"
     return SrpoError(
-        f"{path}: cannot be written ({error.strerror or one_line(error)}); {advice} and start again: everything "
-        "that was recorded before is kept"
+        f"{path}: cannot be written ({words}); {advice} and start again: everything that was recorded before is "
+        "kept"
     )
 
 

@@ -40,7 +40,7 @@ from megatron_srpo.checkpoints.manifest import (
     checkpoint_versions,
 )
 from megatron_srpo.errors import SrpoError, cause_of
-from megatron_srpo.files import replace_file, sync
+from megatron_srpo.files import replace_file, sync, unwritable
 from megatron_srpo.recipe.load import resolved_yaml
 from megatron_srpo.recipe.schema import CheckpointSection
 
@@ -174,7 +174,7 @@ class Saver:
             dist.broadcast_object_list(outcome, group=self._group)
             self._problem = outcome[0]
         except Exception as error:  # a rank has gone; raised by the next call
-            self._problem = f"checkpoint of step {contents.version}: not saved ({cause_of(error)})"
+            self._problem = f"the checkpoint of step {contents.version} is not saved: {cause_of(error)}"
         if self._rank == 0 and self._problem is None:
             size = sum(path.stat().st_size for path in checkpoint_folder(self._root, contents.version).iterdir())
             self._saved.put(Saved(contents.version, size, self._stall, time.monotonic() - started))
@@ -186,17 +186,20 @@ class Saver:
             self._copied.set()
 
     def _write(self, folder: Path, contents: Contents) -> Report:
+        name = f"__{self._rank}_0.distcp"
         try:
             copies = self._copy(contents)
             folder.mkdir(parents=True, exist_ok=True)
-            writer = PieceWriter(folder, f"__{self._rank}_0.distcp")
+            writer = PieceWriter(folder, name)
             with writer:
                 for shard, copy in zip(contents.shards, copies, strict=True):
                     writer.add(shard.key, shard.shape, shard.offsets, copy)
                 for key, value in contents.objects.items():
                     writer.add_object(key, value)
-        except (OSError, RuntimeError, MemoryError) as error:
-            return Report(problem=f"rank {self._rank}: {_told(error)}")
+        except OSError as error:
+            return Report(problem=str(unwritable(folder / name, error)))
+        except (RuntimeError, MemoryError) as error:
+            return Report(problem=f"{folder / name}: cannot be written ({cause_of(error)})")
         return Report(writer.pieces, [writer.written])
 
     def _finish(self, folder: Path, contents: Contents, reports: Sequence[Report]) -> str | None:
@@ -206,13 +209,12 @@ class Saver:
             if not problems:
                 self._commit(folder, contents, reports)
                 return None
+        except SrpoError as error:
+            problems = [str(error)]
         except OSError as error:
-            problems = [f"rank 0: {_told(error)}"]
+            problems = [str(unwritable(folder, error))]
         shutil.rmtree(folder, ignore_errors=True)
-        return (
-            f"{folder}: the checkpoint of step {contents.version} could not be written ({problems[0]}); mend it "
-            "and start again: the run goes on from the checkpoint before it and trains on what is recorded"
-        )
+        return f"the checkpoint of step {contents.version} is not saved: {problems[0]}"
 
     def _commit(self, folder: Path, contents: Contents, reports: Sequence[Report]) -> None:
         pieces = [piece for report in reports for piece in report.pieces]
@@ -265,10 +267,3 @@ def _tensors(pieces: Any) -> Tensors:
     of_tensors = [piece for piece in pieces if piece.dtype is not None]
     size = sum(piece.dtype.itemsize * torch.Size(piece.sizes).numel() for piece in of_tensors)
     return Tensors(tensors=len({piece.key for piece in of_tensors}), bytes=size)
-
-
-def _told(error: BaseException) -> str:
-    """The disk's words, with the file where it names one."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return cause_of(error)

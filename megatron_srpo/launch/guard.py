@@ -43,6 +43,13 @@ def prctl_setter() -> Callable[[int, int], None]:
     return call
 
 
+def die_with(parent: int, prctl: Callable[[int, int], None]) -> None:
+    """In a forked child: have the kernel kill this process when its parent ends, or end now if it has ended."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def kill_group(group: int) -> None:
     """Kill every process of the group, if there is one left."""
     with contextlib.suppress(ProcessLookupError):
@@ -81,10 +88,11 @@ def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
     prctl = prctl_setter()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    guard = os.getpid()
 
     def in_child() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with(guard, prctl)
 
     engine = subprocess.Popen(command, start_new_session=True, preexec_fn=in_child)
     wait_for_end(engine, grace, parent)

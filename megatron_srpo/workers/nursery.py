@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.launch.guard import PR_SET_PDEATHSIG, prctl_setter
+from megatron_srpo.launch.guard import die_with, prctl_setter
 
 READY, START, KILL = "ready", "start", "kill"
 LONGEST_REQUEST = 4096
@@ -39,9 +39,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     parent = int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides when to end
-    prctl_setter()(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        return  # it ended before the line above
+    die_with(parent, prctl_setter())
     order = json.loads(control.recv(LONGEST_ORDER))
     try:
         work = find_factory(order["factory"])(order["settings"])
@@ -105,10 +103,11 @@ class Nursery:
         return True
 
     def _fork(self, name: int, connection: int, status: int) -> None:
+        parent = os.getpid()
         process = os.fork()
         if process == 0:
             try:
-                self._become_worker(connection, status)
+                self._become_worker(parent, connection, status)
             finally:
                 os._exit(1)
         os.close(connection)
@@ -116,9 +115,9 @@ class Nursery:
         self._workers[end] = (name, process, status)
         self._poll.register(end, select.POLLIN)
 
-    def _become_worker(self, connection: int, status: int) -> None:
+    def _become_worker(self, parent: int, connection: int, status: int) -> None:
         """In the child: only its own socket, its limits, and then its work."""
-        prctl_setter()(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with(parent, prctl_setter())
         self._control.close()
         for end, (_, _, other) in self._workers.items():
             os.close(end)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.faults.fingerprint import fingerprint
@@ -32,3 +33,12 @@ def undisturbed(world: World, tmp_path_factory: pytest.TempPathFactory) -> Undis
     recipe, run_dir = world.recipe(), tmp_path_factory.mktemp("undisturbed") / "run"
     live_through(recipe, run_dir, [])
     return Undisturbed(recipe, run_dir, fingerprint(run_dir))
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_a_failed_test_stays() -> Iterator[None]:
+    """A test that fails before its run has ended leaves it to us; the guards end what is below."""
+    yield
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+    psutil.wait_procs(psutil.Process().children(), timeout=30)

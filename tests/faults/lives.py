@@ -63,7 +63,6 @@ class Life:
         self._began = time.monotonic()
         self.run = Run(recipe, run_dir, *arguments)
         self._family: list[psutil.Process] = []
-        self.seen_roles: Roles = {}
 
     def phase(self) -> str:
         """Whether trainer and engines stand already."""
@@ -102,8 +101,6 @@ class Life:
     def roles_now(self) -> Roles:
         """See `roles`; remembers everybody for `end`."""
         found = roles(self.run.process.pid)
-        if found["controller"]:
-            self.seen_roles = found
         known = set(self._family)
         self._family += [process for of_role in found.values() for process in of_role if process not in known]
         return found

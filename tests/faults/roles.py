@@ -27,7 +27,7 @@ def roles(controller: int) -> Roles:
         return found
     for process in family:
         try:
-            if process.status() != psutil.STATUS_ZOMBIE:
+            if process.status() != psutil.STATUS_ZOMBIE and process.cmdline():  # none: it is ending
                 found[_role(process, controller)].append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it has ended between two looks
