@@ -114,8 +114,12 @@ COMMANDS = ("train", "join", "send", "export", "save", "settle")
 
 def serve(worker: Worker, link: ControllerLink | None) -> None:
     """Carry out commands until `stop`, or until the controller is gone.  Only rank 0 has a link."""
-    # Waiting for the next rollouts may take hours, so the waiting has a group without the usual time limit.
-    waiting = dist.new_group(backend="gloo", timeout=timedelta(days=30))
+    # Waiting for the next rollouts may take hours: who waits for rank 0 has a group without the usual time limit;
+    # rank 0 itself waits there for nothing but that the others, which are waiting, take a message.
+    limit = (
+        timedelta(seconds=worker.recipe.trainer.timeout_seconds) if dist.get_rank() == 0 else timedelta(days=30)
+    )
+    waiting = dist.new_group(backend="gloo", timeout=limit)
     hello = worker.hello()
     if link is not None:
         link.send(hello)
