@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.architectures import ARCHITECTURES, COMMON_MUST_BE, Architecture
 
-Architecture = Literal["Qwen2ForCausalLM", "LlamaForCausalLM"]
-ARCHITECTURES: tuple[Architecture, ...] = ("Qwen2ForCausalLM", "LlamaForCausalLM")
 DTYPES = ("float32", "bfloat16", "float16")
 # Megatron-Core's rotary embedding has these three numbers of Llama 3.1 built in and takes only the factor.
 LLAMA3_FIXED = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -30,11 +29,32 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
+class MoEConfig:
+    """A layer's mixture of experts.
+
+    normalize_top_k: whether the weights of a token's experts sum to 1, or are their shares among all experts.
+    shared_expert_intermediate_size: size of the expert that every token passes, behind a gate; none without one.
+    aux_loss_coefficient: the load balancing loss of pre-training, as recorded; not part of the RL loss.
+    """
+
+    experts: int
+    experts_per_token: int
+    intermediate_size: int
+    shared_expert_intermediate_size: int | None
+    normalize_top_k: bool
+    aux_loss_coefficient: float
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a decoder-only model, as its config.json states it."""
+    """The shape of a decoder-only model, as its config.json states it.
+
+    `intermediate_size` is that of the dense layers, of which a model with experts (`moe`) has none.
+    `sliding_window`: how many tokens attention sees; none: all of them.
+    """
 
     folder: Path
-    architecture: Architecture
+    architecture: str
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -47,6 +67,9 @@ class ModelConfig:
     rope_scaling: RopeScaling | None
     tie_word_embeddings: bool
     qkv_bias: bool
+    qk_norm: bool
+    sliding_window: int | None
+    moe: MoEConfig | None
     max_position_embeddings: int
     dtype: str
     eos_token_ids: tuple[int, ...]
@@ -103,8 +126,21 @@ class _Keys:
             self.refuse(key, f"is {value!r}, expected true or false")
         return value
 
+    def share(self, key: str) -> float:
+        """A number that may be zero, which it also is where the key is missing."""
+        value = self.values.get(key) or 0.0
+        if type(value) not in (int, float) or value < 0:
+            self.refuse(key, f"is {value!r}, expected zero or a positive number")
+        return float(value)
+
+    def first(self, names: tuple[str, ...]) -> str:
+        """The first of several spellings of a key that is there; the first of all where none is."""
+        return next((name for name in names if self.values.get(name) is not None), names[0])
+
     def must_be(self, key: str, wanted: Any, default: Any) -> None:
-        value = self.values.get(key, default)
+        value = self.values.get(key)
+        if value is None:
+            value = default
         if value != wanted:
             self.refuse(key, f"is {value!r}, but only {wanted!r} is supported")
 
@@ -114,7 +150,8 @@ def read_model_config(folder: Path) -> ModelConfig:
 
     Raises:
         SrpoError: naming the file and the key, for a missing value and for every feature that the trainer
-            would not reproduce (sliding windows, unknown rotary scaling, other activations, extra biases).
+            would not reproduce (unknown rotary scaling, other activations, extra biases, dense layers between
+            those with experts).
     """
     if not folder.is_dir():
         raise SrpoError(
@@ -126,29 +163,33 @@ def read_model_config(folder: Path) -> ModelConfig:
     keys = _Keys(file, raw)
     architecture = _architecture(keys)
     _refuse_unsupported(keys, architecture)
+    window = _sliding_window(keys, architecture)
     heads, hidden = keys.integer("num_attention_heads"), keys.integer("hidden_size")
     groups = keys.integer("num_key_value_heads", heads)
     if heads % groups:
         keys.refuse("num_key_value_heads", f"is {groups}, which does not divide num_attention_heads {heads}")
-    if raw.get("head_dim") is None and hidden % heads:
+    if raw.get("head_dim") is None and architecture.head_dim is None and hidden % heads:
         keys.refuse("hidden_size", f"is {hidden}, which num_attention_heads {heads} does not divide")
-    theta, scaling = _rope(keys)
+    theta, scaling = _rope(keys, architecture.rope_theta)
     vocabulary = keys.integer("vocab_size")
     return ModelConfig(
         folder=folder,
-        architecture=architecture,
+        architecture=architecture.name,
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=keys.integer("intermediate_size"),
         num_layers=keys.integer("num_hidden_layers"),
         num_attention_heads=heads,
         num_key_value_heads=groups,
-        head_dim=keys.integer("head_dim", hidden // heads),
-        rms_norm_eps=keys.number("rms_norm_eps", 1e-6),
+        head_dim=keys.integer("head_dim", architecture.head_dim or hidden // heads),
+        rms_norm_eps=keys.number("rms_norm_eps", architecture.rms_norm_eps),
         rope_theta=theta,
         rope_scaling=scaling,
         tie_word_embeddings=keys.flag("tie_word_embeddings", False),
-        qkv_bias=architecture == "Qwen2ForCausalLM",
+        qkv_bias=architecture.qkv_bias,
+        qk_norm=architecture.qk_norm,
+        sliding_window=window,
+        moe=_moe(keys, architecture),
         max_position_embeddings=keys.integer("max_position_embeddings"),
         dtype=_dtype(keys),
         eos_token_ids=_stop_tokens(keys, vocabulary),
@@ -177,40 +218,62 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _architecture(keys: _Keys) -> Architecture:
-    """The one architecture that the config names."""
+    """The row of the one architecture that the config names."""
     named = keys.values.get("architectures")
-    for architecture in ARCHITECTURES:
-        if named == [architecture]:
-            return architecture
-    keys.refuse("architectures", f"is {named!r}, but only {' and '.join(ARCHITECTURES)} are supported")
+    if isinstance(named, list) and len(named) == 1 and named[0] in ARCHITECTURES:
+        return ARCHITECTURES[named[0]]
+    keys.refuse("architectures", f"is {named!r}, but only {', '.join(ARCHITECTURES)} are supported")
 
 
 def _refuse_unsupported(keys: _Keys, architecture: Architecture) -> None:
     """Stop at every setting that would make another model of it than the one that is built."""
-    keys.must_be("hidden_act", "silu", "silu")
-    keys.must_be("mlp_bias", False, False)
-    keys.must_be("attention_dropout", 0.0, 0.0)
-    if architecture == "LlamaForCausalLM":
-        keys.must_be("attention_bias", False, False)
-    # Qwen2 configs carry a window that is not in use; only its switch counts.
-    keys.must_be("use_sliding_window", False, False)
-    layers = keys.values.get("layer_types") or []
-    if any(kind != "full_attention" for kind in layers):
-        keys.refuse("layer_types", "names layers other than full_attention, which is all that is supported")
+    for key, wanted in {**COMMON_MUST_BE, **architecture.must_be}.items():
+        keys.must_be(key, wanted, wanted)
     if keys.values.get("quantization_config") is not None:
         keys.refuse("quantization_config", "is set; train from weights that are not quantized")
 
 
-def _rope(keys: _Keys) -> tuple[float, RopeScaling | None]:
+def _sliding_window(keys: _Keys, architecture: Architecture) -> int | None:
+    """The window if it is in use in any layer; Qwen's configs carry one that their switch leaves out."""
+    switch = architecture.window
+    used = switch == "always" or (switch != "never" and keys.flag(switch, False))
+    known = {"full_attention"} | ({"sliding_attention"} if used else set())
+    if not set(keys.values.get("layer_types") or []) <= known:
+        keys.refuse("layer_types", f"names layers other than {' and '.join(sorted(known))}, the only ones here")
+    return keys.integer("sliding_window") if used and keys.values.get("sliding_window") is not None else None
+
+
+def _moe(keys: _Keys, architecture: Architecture) -> MoEConfig | None:
+    """The experts of a layer; none for a dense model."""
+    names = architecture.experts
+    if names is None:
+        return None
+    experts, chosen = keys.integer(keys.first(names.count)), keys.integer("num_experts_per_tok")
+    if chosen > experts:
+        keys.refuse("num_experts_per_tok", f"is {chosen}, more than the {experts} experts that there are")
+    normalize = names.normalize is None or keys.flag(names.normalize, False)
+    if normalize and chosen == 1:
+        keys.refuse("num_experts_per_tok", "is 1 with weights that sum to 1: the router could not learn anything")
+    return MoEConfig(
+        experts=experts,
+        experts_per_token=chosen,
+        intermediate_size=keys.integer(keys.first(names.size)),
+        shared_expert_intermediate_size=keys.integer(names.shared_size) if names.shared_size else None,
+        normalize_top_k=normalize,
+        aux_loss_coefficient=keys.share("router_aux_loss_coef"),
+    )
+
+
+def _rope(keys: _Keys, default: float) -> tuple[float, RopeScaling | None]:
     """Rotary base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`."""
     name = "rope_parameters" if keys.values.get("rope_parameters") is not None else "rope_scaling"
     values = keys.values.get(name)
     if values is None:
-        return keys.number("rope_theta", 10000.0), None
+        return keys.number("rope_theta", default), None
     if not isinstance(values, dict):
         keys.refuse(name, f"is {values!r}, expected an object")
     rope = _Keys(keys.file, values, f"{name}.")
-    theta = rope.number("rope_theta") if "rope_theta" in values else keys.number("rope_theta", 10000.0)
+    theta = rope.number("rope_theta") if "rope_theta" in values else keys.number("rope_theta", default)
     kind = values.get("rope_type", values.get("type"))
     if kind == "default":
         return theta, None
