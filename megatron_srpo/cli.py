@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from megatron_srpo.convert.commands import conversions
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError, StoppedError
 from megatron_srpo.plain import plain
 
@@ -34,6 +35,7 @@ rewards = typer.Typer(help="Rewards.", no_args_is_help=True)
 app.add_typer(rewards, name="reward")
 data_commands = typer.Typer(help="Sets of problems.", no_args_is_help=True)
 app.add_typer(data_commands, name="data")
+app.add_typer(conversions, name="convert")
 
 
 @app.callback()
@@ -220,10 +222,10 @@ def show(
     shown.show_row(path, row_id, options, Console())
 
 
-def main() -> None:
+def main(commands: typer.Typer = app) -> None:
     """Run the command line; what the user can mend ends in one sentence and exit code 2."""
     try:
-        app()
+        commands()
     except SrpoError as error:
         print(f"error: {plain(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

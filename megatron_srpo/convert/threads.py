@@ -1,0 +1,88 @@
+"""Doing a conversion's files in threads, with a limit on the bytes that are in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+Task = TypeVar("Task")
+
+
+class Stopped(Exception):
+    """Another thread has failed, or the user has had enough."""
+
+
+class Flow:
+    """What the threads of a conversion share: a budget of memory, a progress bar, and the wish to stop."""
+
+    def __init__(self, budget: int, advance: Callable[[int], None] = lambda size: None) -> None:
+        self._budget, self._used = budget, 0
+        self._change = threading.Condition()
+        self._advance = advance
+        self._stopping = False
+
+    @contextlib.contextmanager
+    def memory(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes fit beside what is in use; more than the whole budget waits to be alone.
+
+        Raises:
+            Stopped: when the conversion ends meanwhile.
+        """
+        with self._change:
+            self._change.wait_for(lambda: self._stopping or not self._used or self._used + size <= self._budget)
+            if self._stopping:
+                raise Stopped
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._change:
+                self._used -= size
+                self._change.notify_all()
+
+    def advance(self, size: int) -> None:
+        """Count written bytes."""
+        with self._change:
+            self._advance(size)
+
+    def stop(self) -> None:
+        """Let every thread end before its next tensor."""
+        with self._change:
+            self._stopping = True
+            self._change.notify_all()
+
+
+def default_threads() -> int:
+    """One a core, at least 2 and at most 8: more only wait for the disk."""
+    return max(2, min(8, len(os.sched_getaffinity(0))))
+
+
+def run(work: Callable[[Task], None], tasks: Sequence[Task], threads: int, flow: Flow) -> None:
+    """Do every task, `threads` at a time; the first error ends all and is raised."""
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, task) for task in tasks]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            flow.stop()
+            for future in futures:
+                future.cancel()
+    errors = [error for future in futures if not future.cancelled() and (error := future.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+        raise error
+
+
+@contextlib.contextmanager
+def progress_bar(text: str, total: int, console: Console) -> Iterator[Callable[[int], None]]:
+    """A bar that counts bytes on a terminal; nothing elsewhere."""
+    columns = (TextColumn(text), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda size: bar.advance(task, size)
