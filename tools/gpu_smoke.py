@@ -92,9 +92,10 @@ def training_steps(recipe: Any, model: Any, platform: Any, ranks: Any, path: Pat
     from megatron_srpo.bridge.weights import load_weights
 
     actor = build_actor(recipe, model, ranks, platform, load_weights)
-    before = actor.gpt.decoder.layers[0].mlp.linear_fc1.weight.detach().float().clone()
+    weight = actor.chunks[0].decoder.layers[0].mlp.linear_fc1.weight
+    before = weight.detach().float().clone()
     metrics = [train_step(actor, path) for _ in range(steps)]
-    moved = (actor.gpt.decoder.layers[0].mlp.linear_fc1.weight.detach().float() - before).abs().max().item()
+    moved = (weight.detach().float() - before).abs().max().item()
     assert moved > 0, "the weights did not move"
     return {
         "steps": [

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from megatron_srpo.actor.advantages import GroupOutcomes, advantages_of
 from megatron_srpo.actor.local_layers import PackedSequences, rectangles
-from megatron_srpo.actor.packing import plan_microbatches
-from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.schema import Recipe
@@ -136,11 +134,3 @@ def _packed_sequences(lengths: list[int], platform: Platform) -> PackedSequences
         max_seqlen_kv=max(lengths),
         rectangles=rectangles(lengths, platform.device) if platform.layers == "local" else (),
     )
-
-
-def microbatches_of_rank(
-    samples: Sequence[TrainingSample], max_tokens: int, ranks: Ranks, platform: Platform, multiple: int
-) -> list[Microbatch]:
-    """This data-parallel rank's share of an update."""
-    plan = plan_microbatches([len(sample.tokens) for sample in samples], max_tokens, ranks.data_size)
-    return [build_microbatch([samples[i] for i in bin_], platform, multiple) for bin_ in plan[ranks.data]]

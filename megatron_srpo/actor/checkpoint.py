@@ -47,9 +47,10 @@ def checkpoint_versions(root: Path) -> list[int]:
 
 
 def _state(actor: Actor, is_loading: bool) -> dict[str, Any]:
-    model = actor.gpt.sharded_state_dict()
+    # Keys on disk have global layer numbers, so the chunks of one rank do not meet.
+    model = {f"model{i}": chunk.sharded_state_dict() for i, chunk in enumerate(actor.chunks)}
     return {
-        "model": model,
+        **model,
         "optimizer": actor.optimizer.sharded_state_dict(model, is_loading=is_loading, metadata=_METADATA),
         "scheduler": actor.scheduler.state_dict(),
         "version": actor.version,
@@ -111,7 +112,8 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
             f"{folder}: cannot be loaded ({' '.join(str(error).split())[:300]}); remove this folder to go on "
             "from the checkpoint before it"
         ) from error
-    actor.gpt.load_state_dict(state["model"])
+    for i, chunk in enumerate(actor.chunks):
+        chunk.load_state_dict(state[f"model{i}"])
     actor.optimizer.load_state_dict(state["optimizer"])
     actor.scheduler.load_state_dict(state["scheduler"])
     actor.version = int(state["version"])

@@ -1,7 +1,12 @@
-"""Megatron-Core's GPT from a Hugging Face config."""
+"""Megatron-Core's GPT from a Hugging Face config.
+
+A rank holds one model for each of its virtual pipeline stages: functions here make and take lists of such chunks,
+in model order, with one entry where there are no virtual stages.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +28,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_srpo.actor.local_layers import PackedAttention, RMSNorm
 from megatron_srpo.platform.select import Platform
-from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
+from megatron_srpo.recipe.model_folder import chunk_layers
 from megatron_srpo.recipe.schema import TrainerSection
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -35,7 +41,7 @@ def _keep(weight: torch.Tensor) -> torch.Tensor:
 
 
 def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> TransformerConfig:
-    """Megatron's configuration of a Qwen2 or Llama model; dropout is 0 because the engine has none."""
+    """Megatron's configuration of the model; dropout is 0 because the engine has none."""
     dtype = DTYPES[trainer.dtype]
     fused = platform.is_cuda
     return TransformerConfig(
@@ -51,6 +57,7 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
         activation_func=torch.nn.functional.silu,
         add_bias_linear=False,
         add_qkv_bias=model.qkv_bias,
+        qk_layernorm=model.qk_norm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         tensor_model_parallel_size=trainer.tensor_parallel,
@@ -60,7 +67,8 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
         pipeline_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         variable_seq_lengths=trainer.pipeline_parallel > 1,
-        moe_token_dispatcher_type="alltoall",  # Megatron checks it with variable lengths, experts or none
+        **_pipeline_arguments(model, trainer),
+        **_moe_arguments(model.moe, trainer, platform),
         calculate_per_token_loss=True,
         # Every weight comes from a checkpoint, so random initialisation would be wasted work; but
         # `perform_initialization=False` would also leave out the marks by which the gradient norm knows
@@ -77,15 +85,68 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
     )
 
 
-def layer_spec(config: TransformerConfig, platform: Platform) -> ModuleSpec | TransformerBlockSubmodules:
-    """Transformer Engine's layers on CUDA, Megatron's local ones with our attention and norm elsewhere."""
+def _pipeline_arguments(model: ModelConfig, trainer: TrainerSection) -> dict[str, Any]:
+    """Which layers are in which chunk of which pipeline stage."""
+    stages, virtual = trainer.pipeline_parallel, trainer.virtual_pipeline_parallel
+    if stages == 1:
+        return {}
+    chunks = [["decoder"] * layers for layers in chunk_layers(model, trainer)]
+    chunks[0].insert(0, "embedding")
+    chunks[-1].append("loss")
+    arguments: dict[str, Any] = {"pipeline_model_parallel_layout": chunks}
+    if virtual > 1:
+        # Without overlap both directions of two stages would share one batch of sends and receives, which are
+        # matched by order alone: with two stages activations and gradients change places.
+        arguments |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
+    return arguments
+
+
+def _moe_arguments(moe: MoEConfig | None, trainer: TrainerSection, platform: Platform) -> dict[str, Any]:
+    """Experts: no token is dropped, and there is no load balancing loss."""
+    # Megatron checks the dispatcher with variable lengths, experts or none.
+    arguments: dict[str, Any] = {"moe_token_dispatcher_type": "alltoall"}
+    if moe is None:
+        return arguments
+    return arguments | {
+        "num_moe_experts": moe.experts,
+        "moe_router_topk": moe.experts_per_token,
+        "moe_ffn_hidden_size": moe.intermediate_size,
+        "moe_shared_expert_intermediate_size": moe.shared_expert_intermediate_size,
+        "moe_shared_expert_gate": moe.shared_expert_intermediate_size is not None,
+        # Softmax over all experts and then the largest, or over the largest alone: these sum to 1.
+        "moe_router_pre_softmax": not moe.normalize_top_k,
+        "moe_router_dtype": "fp32",
+        "moe_router_load_balancing_type": "none",
+        "moe_aux_loss_coeff": 0.0,
+        "moe_grouped_gemm": platform.layers == "transformer_engine",
+        "expert_model_parallel_size": trainer.expert_parallel,
+        "expert_tensor_parallel_size": 1,
+    }
+
+
+def layer_spec(
+    config: TransformerConfig, platform: Platform, chunk: int | None
+) -> ModuleSpec | TransformerBlockSubmodules:
+    """Transformer Engine's layers on CUDA, Megatron's local ones with our attention and norms elsewhere.
+
+    `chunk` is the virtual stage, none without virtual stages.
+    """
+    experts = config.num_moe_experts
     if platform.layers == "transformer_engine":
-        return get_gpt_layer_with_transformer_engine_spec()
-    spec = get_gpt_layer_local_spec(normalization="RMSNorm")
-    spec.submodules.input_layernorm = RMSNorm
-    spec.submodules.pre_mlp_layernorm = RMSNorm
-    spec.submodules.self_attention.submodules.core_attention = PackedAttention
-    return TransformerBlockSubmodules([spec] * get_num_layers_to_build(config), RMSNorm)
+        return get_gpt_layer_with_transformer_engine_spec(
+            num_experts=experts, moe_grouped_gemm=config.moe_grouped_gemm, qk_layernorm=config.qk_layernorm
+        )
+    spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=config.qk_layernorm, normalization="RMSNorm")
+    layer, attention = spec.submodules, spec.submodules.self_attention.submodules
+    layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
+    attention.core_attention = PackedAttention
+    if config.qk_layernorm:
+        attention.q_layernorm = attention.k_layernorm = RMSNorm
+    if experts is not None:
+        # Checkpoints name a norm after the linear that Transformer Engine fuses it into, which it does not do
+        # before experts.
+        del layer.sharded_state_dict_keys_map["pre_mlp_layernorm."]
+    return TransformerBlockSubmodules([spec] * get_num_layers_to_build(config, chunk), RMSNorm)
 
 
 def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
@@ -104,26 +165,33 @@ def _rope_arguments(model: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def build_model(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> GPTModel:
-    """This rank's part of the model on its device, weights not yet loaded."""
+def build_model(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> list[GPTModel]:
+    """This rank's chunks of the model on its device, weights not yet loaded."""
     config = transformer_config(model, trainer, platform)
-    return GPTModel(
-        config,
-        layer_spec(config, platform),
-        vocab_size=padded_vocab_size(model.vocab_size, trainer.tensor_parallel),
-        max_sequence_length=model.max_position_embeddings,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
-        share_embeddings_and_output_weights=model.tie_word_embeddings,
-        parallel_output=True,
-        **_rope_arguments(model),
-    ).to(platform.device)
+    virtual = trainer.virtual_pipeline_parallel
+    chunks = []
+    for chunk in range(virtual) if virtual > 1 else (None,):
+        stage = {"ignore_virtual": False, "vp_stage": chunk}
+        gpt = GPTModel(
+            config,
+            layer_spec(config, platform, chunk),
+            vocab_size=padded_vocab_size(model.vocab_size, trainer.tensor_parallel),
+            max_sequence_length=model.max_position_embeddings,
+            pre_process=parallel_state.is_pipeline_first_stage(**stage),
+            post_process=parallel_state.is_pipeline_last_stage(**stage),
+            share_embeddings_and_output_weights=model.tie_word_embeddings,
+            parallel_output=True,
+            vp_stage=chunk,
+            **_rope_arguments(model),
+        )
+        chunks.append(gpt.to(platform.device))
+    return chunks
 
 
-def wrap_for_training(gpt: GPTModel) -> DistributedDataParallel:
+def wrap_for_training(chunks: Sequence[GPTModel]) -> list[DistributedDataParallel]:
     """Megatron's DDP with gradient buffers for the distributed optimizer; gradients are summed in float32."""
-    config = gpt.config
-    module = Float16Module(config, gpt) if config.bf16 else gpt
+    config = chunks[0].config
     ddp_config = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
     config.finalize_model_grads_func = finalize_model_grads
-    return DistributedDataParallel(config, ddp_config, module)
+    modules = [Float16Module(config, chunk) if config.bf16 else chunk for chunk in chunks]
+    return [DistributedDataParallel(config, ddp_config, module) for module in modules]

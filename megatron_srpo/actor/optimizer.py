@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
@@ -10,7 +12,7 @@ from megatron_srpo.actor.model import DTYPES
 from megatron_srpo.recipe.schema import TrainerSection
 
 
-def build_optimizer(trainer: TrainerSection, model: DistributedDataParallel) -> MegatronOptimizer:
+def build_optimizer(trainer: TrainerSection, chunks: Sequence[DistributedDataParallel]) -> MegatronOptimizer:
     """Sharded over the data-parallel ranks; master weights and moments are float32."""
     section = trainer.optimizer
     config = OptimizerConfig(
@@ -26,7 +28,7 @@ def build_optimizer(trainer: TrainerSection, model: DistributedDataParallel) -> 
         params_dtype=DTYPES[trainer.dtype],
         use_distributed_optimizer=True,
     )
-    return get_megatron_optimizer(config, [model])
+    return get_megatron_optimizer(config, list(chunks))
 
 
 def build_scheduler(trainer: TrainerSection, optimizer: MegatronOptimizer) -> OptimizerParamScheduler:

@@ -3,7 +3,7 @@
 Invariants of `plan_microbatches`:
 1. every sample is in exactly one microbatch of one rank;
 2. a microbatch holds at most `max_tokens` tokens, unless it holds one sample alone;
-3. every rank gets the same number of microbatches (an empty one where samples run out);
+3. every rank gets the same number of microbatches, a multiple of `multiple` (empty ones where samples run out);
 4. the answer depends on nothing but the arguments, and every rank computes the same one.
 """
 
@@ -13,22 +13,25 @@ import heapq
 from collections.abc import Sequence
 
 
-def plan_microbatches(lengths: Sequence[int], max_tokens: int, data_parallel: int) -> list[list[list[int]]]:
+def plan_microbatches(
+    lengths: Sequence[int], max_tokens: int, data_parallel: int, multiple: int = 1
+) -> list[list[list[int]]]:
     """Distribute samples of the given token counts; returns [rank][microbatch] -> indices of samples.
 
-    Longest first into the least loaded bin, with the fewest bins (a multiple of `data_parallel`) that keep
-    the limit: balanced to within one sample, in n log n for each number of bins that is tried.
+    Longest first into the least loaded bin, with the fewest bins (a multiple of `data_parallel` x `multiple`) that
+    keep the limit: balanced to within one sample, in n log n for each number of bins that is tried.
     """
     if not lengths:
         raise ValueError("no samples to pack")
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    largest = -(-len(lengths) // data_parallel) * data_parallel
-    bins_wanted = -(-max(1, -(-sum(lengths) // max_tokens)) // data_parallel) * data_parallel
+    unit = data_parallel * multiple
+    largest = -(-len(lengths) // unit) * unit
+    bins_wanted = -(-max(1, -(-sum(lengths) // max_tokens)) // unit) * unit
     while True:
         bins = _longest_first(lengths, order, bins_wanted)
         if bins_wanted >= largest or all(_fits(lengths, members, max_tokens) for members in bins):
             break
-        bins_wanted += data_parallel
+        bins_wanted += unit
     # Neighbours in load go to different ranks, so that the ranks' k-th microbatches take alike long.
     bins.sort(key=lambda members: (-sum(lengths[i] for i in members), members))
     return [bins[rank::data_parallel] for rank in range(data_parallel)]

@@ -1,4 +1,9 @@
-"""Process groups of the trainer: torch.distributed and Megatron's tensor, pipeline and data parallelism."""
+"""Process groups of the trainer: torch.distributed and Megatron's tensor, pipeline, data and expert parallelism.
+
+A stage's tensor x data ranks are also dealt out as expert x expert-data ranks, expert index fastest.  Experts are
+never split by tensor parallelism (expert_tensor_parallel_size 1): they are small, and so expert parallelism may
+reach over tensor-parallel ranks, which hold different tokens under sequence parallelism.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,10 @@ from megatron_srpo.recipe.schema import TrainerSection
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place: rank and size along tensor, pipeline and data parallelism."""
+    """This process's place: rank and size along each kind of parallelism.
+
+    expert: which share of the experts this rank holds; expert_data: which copy of them.
+    """
 
     tensor: int
     tensor_size: int
@@ -23,6 +31,9 @@ class Ranks:
     pipeline_size: int
     data: int
     data_size: int
+    expert: int
+    expert_size: int
+    expert_data: int
 
     @property
     def is_last_stage(self) -> bool:
@@ -34,6 +45,11 @@ class Ranks:
         """Whether this rank speaks for its pipeline stage (first in tensor and data parallelism)."""
         return self.tensor == 0 and self.data == 0
 
+    @property
+    def leads_experts(self) -> bool:
+        """Whether this rank speaks for the experts that it holds (the stage's leader does for the first share)."""
+        return self.expert_data == 0
+
 
 def initialize(trainer: TrainerSection, platform: Platform, seed: int) -> Ranks:
     """Join the default group (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) and make Megatron's groups."""
@@ -42,6 +58,9 @@ def initialize(trainer: TrainerSection, platform: Platform, seed: int) -> Ranks:
     parallel_state.initialize_model_parallel(
         trainer.tensor_parallel,
         trainer.pipeline_parallel,
+        trainer.virtual_pipeline_parallel if trainer.virtual_pipeline_parallel > 1 else None,
+        expert_model_parallel_size=trainer.expert_parallel,
+        expert_tensor_parallel_size=1,
         distributed_timeout_minutes=max(1, round(trainer.timeout_seconds / 60)),
     )
     model_parallel_cuda_manual_seed(seed)
@@ -57,6 +76,9 @@ def current_ranks() -> Ranks:
         pipeline_size=parallel_state.get_pipeline_model_parallel_world_size(),
         data=parallel_state.get_data_parallel_rank(),
         data_size=parallel_state.get_data_parallel_world_size(),
+        expert=parallel_state.get_expert_model_parallel_rank(),
+        expert_size=parallel_state.get_expert_model_parallel_world_size(),
+        expert_data=parallel_state.get_expert_data_parallel_rank(),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
@@ -18,14 +18,15 @@ def build_reference(
     model_config: ModelConfig,
     trainer: TrainerSection,
     platform: Platform,
-    load: Callable[[GPTModel, ModelConfig], None],
-) -> torch.nn.Module:
+    load: Callable[[Sequence[GPTModel], ModelConfig], None],
+) -> list[torch.nn.Module]:
     """A second model with weights from `load`, without gradient buffers and optimizer.
 
     It is built with a configuration of its own: the actor's carries hooks that reduce gradients.  It is never
     part of a checkpoint, so that it stays the recipe's model in a run that goes on.
     """
-    gpt = build_model(model_config, trainer, platform)
-    load(gpt, model_config)
-    gpt.requires_grad_(False).eval()
-    return Float16Module(gpt.config, gpt) if gpt.config.bf16 else gpt
+    chunks = build_model(model_config, trainer, platform)
+    load(chunks, model_config)
+    for chunk in chunks:
+        chunk.requires_grad_(False).eval()
+    return [Float16Module(chunk.config, chunk) if chunk.config.bf16 else chunk for chunk in chunks]

@@ -16,11 +16,12 @@ from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from megatron_srpo.actor.batch import Microbatch, TrainingSample, microbatches_of_rank, training_samples
+from megatron_srpo.actor.batch import Microbatch, TrainingSample, build_microbatch, training_samples
 from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, wrap_for_training
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
+from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.reference import build_reference
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
@@ -35,18 +36,19 @@ from megatron_srpo.rollout.journal import read_step
 class Actor:
     """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on.
 
-    `reference` is the frozen model of the KL term, or none without one.
+    `chunks`, `model` (the same, wrapped for training) and `reference` have an entry for each virtual pipeline
+    stage of this rank.  `reference` is the frozen model of the KL term, or none without one.
     """
 
     recipe: Recipe
     model_config: ModelConfig
     ranks: Ranks
     platform: Platform
-    gpt: GPTModel
-    model: DistributedDataParallel
+    chunks: list[GPTModel]
+    model: list[DistributedDataParallel]
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
-    reference: torch.nn.Module | None = None
+    reference: list[torch.nn.Module] | None = None
     version: int = field(default=0)
 
     @property
@@ -54,28 +56,34 @@ class Actor:
         """What the packed length of a microbatch must divide by."""
         return self.ranks.tensor_size if self.recipe.trainer.sequence_parallel else 1
 
+    @property
+    def microbatch_multiple(self) -> int:
+        """What the number of microbatches must divide by: the interleaved schedule runs them in whole rounds."""
+        return self.ranks.pipeline_size if len(self.chunks) > 1 else 1
+
 
 def build_actor(
     recipe: Recipe,
     model_config: ModelConfig,
     ranks: Ranks,
     platform: Platform,
-    load: Callable[[GPTModel, ModelConfig], None],
+    load: Callable[[Sequence[GPTModel], ModelConfig], None],
 ) -> Actor:
     """Model with weights from `load`, gradient buffers and optimizer (whose master weights copy the loaded).
 
     With `algorithm.kl_coefficient` a frozen reference with the same weights is built as well.
     """
-    gpt = build_model(model_config, recipe.trainer, platform)
-    load(gpt, model_config)
-    model = wrap_for_training(gpt)
-    model.train()
+    chunks = build_model(model_config, recipe.trainer, platform)
+    load(chunks, model_config)
+    model = wrap_for_training(chunks)
+    for chunk in model:
+        chunk.train()
     optimizer = build_optimizer(recipe.trainer, model)
     scheduler = build_scheduler(recipe.trainer, optimizer)
     reference = None
     if recipe.algorithm.kl_coefficient:
         reference = build_reference(model_config, recipe.trainer, platform, load)
-    return Actor(recipe, model_config, ranks, platform, gpt, model, optimizer, scheduler, reference)
+    return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference)
 
 
 def train_step(actor: Actor, path: Path) -> dict[str, float]:
@@ -131,13 +139,19 @@ def split_groups(
 def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microbatch]:
     """This rank's microbatches of one update."""
     limit = actor.recipe.trainer.max_tokens_per_microbatch
-    return microbatches_of_rank(samples, limit, actor.ranks, actor.platform, actor.length_multiple)
+    plan = plan_microbatches(
+        [len(sample.tokens) for sample in samples], limit, actor.ranks.data_size, actor.microbatch_multiple
+    )
+    return [
+        build_microbatch([samples[i] for i in members], actor.platform, actor.length_multiple)
+        for members in plan[actor.ranks.data]
+    ]
 
 
 def run_schedule(
-    model: torch.nn.Module, batches: Sequence[Any], loss: Callable[..., Any], forward_only: bool
+    model: Sequence[torch.nn.Module], batches: Sequence[Any], loss: Callable[..., Any], forward_only: bool
 ) -> list[Any]:
-    """Run Megatron's schedule with the actor's model or the reference over microbatches.
+    """Run Megatron's schedule with the chunks of the actor's model or the reference over microbatches.
 
     `loss(logits [tokens, local vocabulary], batch)` is called on the last pipeline stage and returns what
     Megatron's schedules expect: (summed loss, what to divide it by, anything), the last of which is collected.
@@ -151,8 +165,8 @@ def run_schedule(
 
     collected: list[Any] = get_forward_backward_func()(
         forward_step_func=forward_step,
-        data_iterator=iter(batches),
-        model=[model],
+        data_iterator=[iter(batches) for _ in model] if len(model) > 1 else iter(batches),
+        model=list(model),
         num_microbatches=len(batches),
         seq_length=1,  # not used: packed lengths vary, and stages tell each other the shapes
         micro_batch_size=1,
@@ -170,7 +184,7 @@ def _response_logits(actor: Actor, logits: torch.Tensor, batch: Microbatch) -> t
 
 @torch.no_grad()
 def log_probs_of(
-    actor: Actor, batches: Sequence[Microbatch], model: torch.nn.Module | None = None
+    actor: Actor, batches: Sequence[Microbatch], model: Sequence[torch.nn.Module] | None = None
 ) -> list[torch.Tensor]:
     """Log-probs of each microbatch's response tokens under the actor's present weights, or those of `model`.
 
@@ -226,7 +240,8 @@ def _forward_backward(
         # Megatron divides by the sum of the counts of the whole update (calculate_per_token_loss).
         return total, count, token_statistics(total, count, surrogate, known, batch.advantages, entropy)
 
-    actor.model.zero_grad_buffer()
+    for chunk in actor.model:
+        chunk.zero_grad_buffer()
     actor.optimizer.zero_grad()
     nothing = [None] * len(batches)
     with_log_probs = zip(batches, old_log_probs or nothing, reference_log_probs or nothing, strict=True)

@@ -50,7 +50,7 @@ class Worker:
         versions = checkpoint_versions(self.checkpoints)
         if versions:
             load_checkpoint(self.actor, self.checkpoints, versions[-1])
-        self.bindings = bind(self.actor.gpt, model_config)
+        self.bindings = bind(self.actor.chunks, model_config)
         self.sender = WeightSender(
             self.bindings,
             ranks,

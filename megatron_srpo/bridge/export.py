@@ -1,4 +1,4 @@
-"""Writing a Hugging Face folder from the trainer's ranks: each pipeline stage writes its own files."""
+"""Writing a Hugging Face folder from the trainer's ranks: each writes what it leads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.bridge.reader import INDEX, CheckpointReader
-from megatron_srpo.bridge.weights import Binding, exported, gather, merged_shapes
+from megatron_srpo.bridge.weights import Binding, gather, merged_shapes, shared_and_experts
 from megatron_srpo.recipe.model_config import ModelConfig
 
 _TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -34,25 +34,29 @@ def export_hf(
 ) -> None:
     """Write `target` as an HF folder like the one that was loaded: same names, dtypes and side files.
 
-    Every rank calls it.  The folder is written under a temporary name on a file system that all stage
-    leaders share, and renamed when it is whole.
+    Every rank calls it.  The folder is written under a temporary name on a file system that all ranks share,
+    and renamed when it is whole.
     """
     temporary = target.with_name(target.name + ".tmp")
     if dist.get_rank() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     dist.barrier()
+    shared, experts = shared_and_experts(bindings)
+    dtypes = stored_dtypes(model, bindings)
+    # Ranks with data-parallel index 0 gather what tensor parallelism splits; experts need no gathering.
+    parts = list(_parts(shared, dtypes, ranks.tensor_size, max_file_bytes)) if ranks.data == 0 else []
+    if ranks.leads_experts:
+        parts += _parts(experts, dtypes, ranks.tensor_size, max_file_bytes)
     written: dict[str, str] = {}
     total = 0
-    if ranks.data == 0:
-        dtypes = stored_dtypes(model, bindings)
-        for number, part in enumerate(_parts(bindings, dtypes, ranks.tensor_size, max_file_bytes)):
-            file = f"model-stage{ranks.pipeline:03d}-{number:05d}.safetensors"
-            tensors = _collect(part, dtypes)
-            if ranks.tensor == 0:
-                save_file(tensors, temporary / file, metadata={"format": "pt"})
-                written |= dict.fromkeys(tensors, file)
-                total += sum(t.numel() * t.element_size() for t in tensors.values())
+    for number, part in enumerate(parts):
+        tensors = _collect(part, dtypes)
+        if tensors:
+            file = f"model-rank{dist.get_rank():05d}-{number:05d}.safetensors"
+            save_file(tensors, temporary / file, metadata={"format": "pt"})
+            written |= dict.fromkeys(tensors, file)
+            total += sum(t.numel() * t.element_size() for t in tensors.values())
     gathered: list[tuple[dict[str, str], int] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, (written, total))
     if dist.get_rank() == 0:
@@ -65,7 +69,7 @@ def _parts(
 ) -> Iterator[list[Binding]]:
     part: list[Binding] = []
     size = 0
-    for binding in exported(bindings):
+    for binding in bindings:
         item = dtypes[binding.hf[0]].itemsize
         extra = sum(item * torch.Size(shape).numel() for shape in merged_shapes(binding, tensor_parallel))
         if part and size + extra > max_bytes:
@@ -73,7 +77,8 @@ def _parts(
             part, size = [], 0
         part.append(binding)
         size += extra
-    yield part
+    if part:
+        yield part
 
 
 def _collect(part: Sequence[Binding], dtypes: dict[str, torch.dtype]) -> dict[str, torch.Tensor]:

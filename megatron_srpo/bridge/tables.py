@@ -1,18 +1,20 @@
-"""One declarative table an architecture: which HF tensors each Megatron parameter is made of.
+"""Which HF tensors each Megatron parameter is made of, as a list of rules that follows from the model's config.
 
-To add an architecture, write its table and name it in `TABLES`.  `{layer}` stands for the global layer
-number.  Where Transformer Engine's spec fuses a norm into the linear behind it, the parameter has another
-name: both names are listed.
+`{layer}` stands for the global number of a layer and `{expert}` for that of an expert.  Where Transformer
+Engine's spec has another module than the local one (a norm fused into the linear behind it, all experts in one
+grouped linear), the parameter has another name: both names are listed.  What distinguishes architectures is in
+`recipe/architectures.py`; nothing here depends on the parallel layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from megatron_srpo.bridge.layouts import GateUp, Layout, Rows, Vocabulary, Whole, grouped_qkv
-from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.architectures import ARCHITECTURES, ExpertKeys
+from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
+
+_LAYER, _HF_LAYER = "decoder.layers.{layer}.", "model.layers.{layer}."
 
 
 @dataclass(frozen=True)
@@ -27,54 +29,100 @@ class Rule:
     layout: Layout
     exported: bool = True
 
-
-def llama_like(model: ModelConfig) -> tuple[Rule, ...]:
-    """Llama 2 and 3, Qwen2 and Qwen2.5: pre-norm, grouped attention, SwiGLU."""
-    layer, hf = "decoder.layers.{layer}.", "model.layers.{layer}."
-    attention, mlp = layer + "self_attention.", layer + "mlp."
-    qkv = tuple(hf + f"self_attn.{part}_proj." for part in "qkv")
-    rules = [
-        Rule(
-            ("embedding.word_embeddings.weight",),
-            ("model.embed_tokens.weight",),
-            Vocabulary(model.vocab_size),
-        ),
-        Rule(
-            (layer + "input_layernorm.weight", attention + "linear_qkv.layer_norm_weight"),
-            (hf + "input_layernorm.weight",),
-            Whole(),
-        ),
-        Rule((attention + "linear_qkv.weight",), tuple(n + "weight" for n in qkv), grouped_qkv(model)),
-        Rule((attention + "linear_proj.weight",), (hf + "self_attn.o_proj.weight",), Rows()),
-        Rule(
-            (layer + "pre_mlp_layernorm.weight", mlp + "linear_fc1.layer_norm_weight"),
-            (hf + "post_attention_layernorm.weight",),
-            Whole(),
-        ),
-        Rule((mlp + "linear_fc1.weight",), (hf + "mlp.gate_proj.weight", hf + "mlp.up_proj.weight"), GateUp()),
-        Rule((mlp + "linear_fc2.weight",), (hf + "mlp.down_proj.weight",), Rows()),
-        Rule(("decoder.final_layernorm.weight",), ("model.norm.weight",), Whole()),
-    ]
-    if model.qkv_bias:
-        rules.append(Rule((attention + "linear_qkv.bias",), tuple(n + "bias" for n in qkv), grouped_qkv(model)))
-    # Tied output weights are the embedding: Megatron keeps a copy of it on the last pipeline stage.
-    tied = model.tie_word_embeddings
-    output = "model.embed_tokens.weight" if tied else "lm_head.weight"
-    rules.append(Rule(("output_layer.weight",), (output,), Vocabulary(model.vocab_size), exported=not tied))
-    return tuple(rules)
-
-
-TABLES: dict[str, Callable[[ModelConfig], tuple[Rule, ...]]] = {
-    "LlamaForCausalLM": llama_like,
-    "Qwen2ForCausalLM": llama_like,
-}
+    @property
+    def of_expert(self) -> bool:
+        """Whether there is such a parameter for every expert: split over expert-parallel ranks, whole on each."""
+        return "{expert}" in self.hf[0]
 
 
 def table_for(model: ModelConfig) -> tuple[Rule, ...]:
-    """The architecture's rules; raises SrpoError when there is no table for it."""
-    if model.architecture not in TABLES:
-        raise SrpoError(
-            f"{model.folder}/config.json: no weight table for architecture {model.architecture}; "
-            f"there are tables for {', '.join(sorted(TABLES))}"
-        )
-    return TABLES[model.architecture](model)
+    """All rules of a model; every parameter and every HF tensor is in exactly one that is exported."""
+    names = ARCHITECTURES[model.architecture].experts
+    moe = model.moe
+    mlp = _dense_rules() if moe is None or names is None else _expert_rules(moe, names)
+    return (*_outer_rules(model), *_attention_rules(model), *mlp)
+
+
+def expand(rule: Rule, layer: int, expert: int = 0) -> tuple[str, ...]:
+    """The HF names of a rule for a global layer and expert number."""
+    return tuple(name.replace("{layer}", str(layer)).replace("{expert}", str(expert)) for name in rule.hf)
+
+
+def hf_names(model: ModelConfig) -> set[str]:
+    """Every HF tensor that a model's table speaks of."""
+    experts = range(model.moe.experts) if model.moe is not None else range(1)
+    return {
+        name
+        for rule in table_for(model)
+        for layer in (range(model.num_layers) if "{layer}" in rule.hf[0] else range(1))
+        for expert in (experts if rule.of_expert else range(1))
+        for name in expand(rule, layer, expert)
+    }
+
+
+def _outer_rules(model: ModelConfig) -> tuple[Rule, ...]:
+    """Embedding, last norm and output layer."""
+    # Tied output weights are the embedding: Megatron keeps a copy of it on the last pipeline stage.
+    tied = model.tie_word_embeddings
+    output = "model.embed_tokens.weight" if tied else "lm_head.weight"
+    vocabulary = Vocabulary(model.vocab_size)
+    return (
+        Rule(("embedding.word_embeddings.weight",), ("model.embed_tokens.weight",), vocabulary),
+        Rule(("decoder.final_layernorm.weight",), ("model.norm.weight",), Whole()),
+        Rule(("output_layer.weight",), (output,), vocabulary, exported=not tied),
+    )
+
+
+def _attention_rules(model: ModelConfig) -> tuple[Rule, ...]:
+    """A layer's attention and its two norms."""
+    attention, hf = _LAYER + "self_attention.", _HF_LAYER + "self_attn."
+    qkv = tuple(hf + f"{part}_proj." for part in "qkv")
+    rules = [
+        Rule(
+            (_LAYER + "input_layernorm.weight", attention + "linear_qkv.layer_norm_weight"),
+            (_HF_LAYER + "input_layernorm.weight",),
+            Whole(),
+        ),
+        Rule((attention + "linear_qkv.weight",), tuple(n + "weight" for n in qkv), grouped_qkv(model)),
+        Rule((attention + "linear_proj.weight",), (hf + "o_proj.weight",), Rows()),
+        Rule(
+            (_LAYER + "pre_mlp_layernorm.weight", _LAYER + "mlp.linear_fc1.layer_norm_weight"),
+            (_HF_LAYER + "post_attention_layernorm.weight",),
+            Whole(),
+        ),
+    ]
+    if model.qkv_bias:
+        rules.append(Rule((attention + "linear_qkv.bias",), tuple(n + "bias" for n in qkv), grouped_qkv(model)))
+    if model.qk_norm:
+        for part in "qk":
+            rules.append(Rule((attention + f"{part}_layernorm.weight",), (hf + f"{part}_norm.weight",), Whole()))
+    return tuple(rules)
+
+
+def _swiglu(megatron: str, hf: str, projections: tuple[str, str, str]) -> tuple[Rule, ...]:
+    """The two linears of a SwiGLU, whose modules are called as given."""
+    gate, up, down = (f"{hf}{name}.weight" for name in projections)
+    return (
+        Rule((megatron + "linear_fc1.weight",), (gate, up), GateUp()),
+        Rule((megatron + "linear_fc2.weight",), (down,), Rows()),
+    )
+
+
+def _dense_rules() -> tuple[Rule, ...]:
+    return _swiglu(_LAYER + "mlp.", _HF_LAYER + "mlp.", ("gate_proj", "up_proj", "down_proj"))
+
+
+def _expert_rules(moe: MoEConfig, names: ExpertKeys) -> tuple[Rule, ...]:
+    """Router, experts and shared expert of a layer."""
+    mlp, hf = _LAYER + "mlp.", f"{_HF_LAYER}{names.block}."
+    gate, up, down = (f"{hf}experts.{{expert}}.{name}.weight" for name in names.projections)
+    one, grouped = mlp + "experts.local_experts.{expert}.linear_", mlp + "experts.linear_"
+    rules = [
+        Rule((mlp + "router.weight",), (hf + "gate.weight",), Whole()),
+        Rule((one + "fc1.weight", grouped + "fc1.weight{expert}"), (gate, up), GateUp()),
+        Rule((one + "fc2.weight", grouped + "fc2.weight{expert}"), (down,), Rows()),
+    ]
+    if moe.shared_expert_intermediate_size is not None:
+        rules += _swiglu(mlp + "shared_experts.", hf + "shared_expert.", names.projections)
+        rules.append(Rule((mlp + "shared_experts.gate_weight",), (hf + "shared_expert_gate.weight",), Whole()))
+    return tuple(rules)

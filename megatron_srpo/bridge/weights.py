@@ -13,11 +13,13 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 
 from megatron_srpo.bridge.layouts import Whole
 from megatron_srpo.bridge.reader import CheckpointReader
-from megatron_srpo.bridge.tables import Rule, table_for
+from megatron_srpo.bridge.tables import Rule, expand, hf_names, table_for
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.model_config import ModelConfig
 
 _LAYER = re.compile(r"^decoder\.layers\.(\d+)\.")
+# An expert's number: of SequentialMLP's modules, or of Transformer Engine's grouped linear's weights.
+_EXPERT = re.compile(r"(?<=\.local_experts\.)\d+(?=\.)|(?<=\.experts\.linear_fc[12]\.weight)\d+$")
 # Old exports carry tensors that are recomputed from the config.
 _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
 
@@ -32,28 +34,36 @@ class Binding:
     hf: tuple[str, ...]
 
 
-def bind(gpt: GPTModel, model: ModelConfig) -> list[Binding]:
-    """Match every parameter of this rank with a rule; raises SrpoError for a parameter without one."""
+def bind(chunks: Sequence[GPTModel], model: ModelConfig) -> list[Binding]:
+    """Match every parameter of this rank's chunks with a rule, layers and experts by their global numbers.
+
+    Raises SrpoError for a parameter without a rule.
+    """
     rules = {name: rule for rule in table_for(model) for name in rule.megatron}
+    first_expert = 0
+    if model.moe is not None:
+        size = parallel_state.get_expert_model_parallel_world_size()
+        first_expert = parallel_state.get_expert_model_parallel_rank() * (model.moe.experts // size)
     bindings = []
-    for name, parameter in gpt.named_parameters():
-        layer = _global_layer(gpt, name)
-        generic = _LAYER.sub("decoder.layers.{layer}.", name)
-        if generic not in rules:
-            raise SrpoError(f"no rule for Megatron's parameter {name} in the table of {model.architecture}")
-        rule = rules[generic]
-        hf = tuple(hf_name.replace("{layer}", str(layer)) for hf_name in rule.hf)
-        bindings.append(Binding(name, parameter, rule, hf))
+    for chunk in chunks:
+        for name, parameter in chunk.named_parameters():
+            generic = _EXPERT.sub("{expert}", _LAYER.sub("decoder.layers.{layer}.", name))
+            if generic not in rules:
+                raise SrpoError(f"no rule for Megatron's parameter {name} in the table of {model.architecture}")
+            match = _EXPERT.search(name)
+            expert = first_expert + int(match.group()) if match else 0
+            rule = rules[generic]
+            bindings.append(Binding(name, parameter, rule, expand(rule, _global_layer(chunk, name), expert)))
     return bindings
 
 
-def _global_layer(gpt: GPTModel, name: str) -> int | None:
+def _global_layer(chunk: GPTModel, name: str) -> int:
     match = _LAYER.match(name)
-    return int(gpt.decoder.layers[int(match.group(1))].layer_number) - 1 if match else None
+    return int(chunk.decoder.layers[int(match.group(1))].layer_number) - 1 if match else 0
 
 
 @torch.no_grad()
-def load_weights(gpt: GPTModel, model: ModelConfig) -> None:
+def load_weights(chunks: Sequence[GPTModel], model: ModelConfig) -> None:
     """Fill this rank's parameters from the model folder, converting to their dtype.
 
     Raises SrpoError when a tensor is missing, has another shape, or the folder holds weights that no rule
@@ -63,9 +73,9 @@ def load_weights(gpt: GPTModel, model: ModelConfig) -> None:
     _refuse_unused(reader, model)
     rank = parallel_state.get_tensor_model_parallel_rank()
     size = parallel_state.get_tensor_model_parallel_world_size()
-    for binding in bind(gpt, model):
+    for binding in bind(chunks, model):
         sources = [reader.slice(name) for name in binding.hf]
-        shard = binding.rule.layout.shard(sources, rank, size)
+        shard = binding.rule.layout.shard(sources, *((0, 1) if binding.rule.of_expert else (rank, size)))
         if shard.shape != binding.parameter.shape:
             shapes = ", ".join(
                 f"{name} {list(s.get_shape())}" for name, s in zip(binding.hf, sources, strict=True)
@@ -78,13 +88,7 @@ def load_weights(gpt: GPTModel, model: ModelConfig) -> None:
 
 
 def _refuse_unused(reader: CheckpointReader, model: ModelConfig) -> None:
-    rules = table_for(model)
-    used = {
-        name.replace("{layer}", str(layer))
-        for rule in rules
-        for name in rule.hf
-        for layer in (range(model.num_layers) if "{layer}" in name else (0,))
-    }
+    used = hf_names(model)
     if model.tie_word_embeddings:
         used.add("lm_head.weight")
     unused = sorted(name for name in reader.names - used if not _DERIVED.search(name))
@@ -97,7 +101,8 @@ def _refuse_unused(reader: CheckpointReader, model: ModelConfig) -> None:
 
 def merged_shapes(binding: Binding, tensor_parallel: int) -> list[list[int]]:
     """Shapes of the HF tensors of a binding, without touching data."""
-    shards = [torch.empty_like(binding.parameter, device="meta")] * tensor_parallel
+    size = 1 if binding.rule.of_expert else tensor_parallel
+    shards = [torch.empty_like(binding.parameter, device="meta")] * size
     return [list(tensor.shape) for tensor in binding.rule.layout.merge(shards)]
 
 
@@ -105,11 +110,14 @@ def merged_shapes(binding: Binding, tensor_parallel: int) -> list[list[int]]:
 def gather(binding: Binding, dtype: torch.dtype) -> list[torch.Tensor] | None:
     """The binding's HF tensors in `dtype` on tensor-parallel rank 0, none on the others.
 
-    Every rank of the tensor-parallel group must call it; the conversion happens before the transfer.
+    Every rank of the tensor-parallel group must call it; the conversion happens before the transfer.  Experts are
+    whole on the ranks that hold them: each gets its own, and nobody else needs to call it.
     """
+    shard = binding.parameter.detach().to(dtype)
+    if binding.rule.of_expert:
+        return binding.rule.layout.merge([shard])
     group = parallel_state.get_tensor_model_parallel_group()
     rank, size = group.rank(), group.size()
-    shard = binding.parameter.detach().to(dtype)
     if size == 1 or isinstance(binding.rule.layout, Whole):
         return binding.rule.layout.merge([shard] * size) if rank == 0 else None
     shards = [torch.empty_like(shard) for _ in range(size)] if rank == 0 else None
@@ -117,6 +125,8 @@ def gather(binding: Binding, dtype: torch.dtype) -> list[torch.Tensor] | None:
     return binding.rule.layout.merge(shards) if shards is not None else None
 
 
-def exported(bindings: Sequence[Binding]) -> list[Binding]:
-    """The bindings whose HF tensors belong to this rank's pipeline stage."""
-    return [binding for binding in bindings if binding.rule.exported]
+def shared_and_experts(bindings: Sequence[Binding]) -> tuple[list[Binding], list[Binding]]:
+    """The bindings whose HF tensors belong to this rank: those that tensor parallelism splits, and experts'."""
+    present = [binding for binding in bindings if binding.rule.exported]
+    shared = [binding for binding in present if not binding.rule.of_expert]
+    return shared, [binding for binding in present if binding.rule.of_expert]

@@ -11,6 +11,7 @@ step as one state tensor a parameter.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -57,6 +58,13 @@ class CudaMeansCpu(TorchFunctionMode):
 class _NoStream:
     """A CUDA stream or event on a machine that has none: every request is granted at once."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def record_event(self, event: Any = None) -> _NoStream:
+        """An event, which has happened."""
+        return _NoStream()
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args, **kwargs: None
 
@@ -83,6 +91,8 @@ def _replace_cuda_functions() -> None:
     cuda.set_device = lambda *args, **kwargs: None
     cuda.synchronize = lambda *args, **kwargs: None
     cuda.current_stream = _Installed()
+    cuda.Stream = cuda.Event = _NoStream
+    cuda.stream = lambda stream: contextlib.nullcontext()
     cuda.memory_allocated = lambda *args, **kwargs: 0
     cuda.manual_seed = torch.manual_seed
     cuda.default_generators = _Generators()
@@ -158,8 +168,12 @@ def install() -> None:
     if isinstance(getattr(torch.cuda, "current_stream", None), _Installed):
         return
     import megatron.core.tensor_parallel.random as megatron_random
+    import megatron.core.transformer.moe.moe_utils as moe_utils
 
     _replace_cuda_functions()
     _replace_adam()
     megatron_random._lazy_call = lambda callback: callback()
+    if not hasattr(moe_utils, "te_general_gemm"):
+        # The router asks whether it is None, but without Transformer Engine the name is not there at all.
+        moe_utils.te_general_gemm = None
     CudaMeansCpu().__enter__()

@@ -195,8 +195,14 @@ def load_tokenizer(file: Path) -> Tokenizer:
     return tokenizer
 
 
+def chunk_layers(model: ModelConfig, trainer: TrainerSection) -> tuple[int, ...]:
+    """Layers of every chunk (stages x virtual stages) in model order; stage p holds entries p, p + stages, ..."""
+    chunks = trainer.pipeline_parallel * trainer.virtual_pipeline_parallel
+    return trainer.pipeline_layers or (model.num_layers // chunks,) * chunks
+
+
 def check_parallel(model: ModelConfig, trainer: TrainerSection) -> None:
-    """The model's layers, heads and widths divide over the trainer's ranks.
+    """The model's layers, heads, widths and experts divide over the trainer's ranks.
 
     Raises:
         SrpoError: with the numbers and the sizes that would work.
@@ -208,38 +214,87 @@ def check_parallel(model: ModelConfig, trainer: TrainerSection) -> None:
                 f"trainer.tensor_parallel {size} does not divide {name} {value} of {model.file}; "
                 f"it can be {_either(_divisors(*_tensor_sizes(model).values()))}."
             )
-    stages = trainer.pipeline_parallel
-    if model.num_layers % stages:
+    _check_layers(model, trainer)
+    _check_experts(model, trainer)
+
+
+def _check_layers(model: ModelConfig, trainer: TrainerSection) -> None:
+    """Every chunk of every pipeline stage has its layers."""
+    stages, virtual, layers = trainer.pipeline_parallel, trainer.virtual_pipeline_parallel, trainer.pipeline_layers
+    if layers is not None and sum(layers) != model.num_layers:
         raise SrpoError(
-            f"trainer.pipeline_parallel {stages} does not divide num_hidden_layers {model.num_layers} of "
-            f"{model.file}; it can be {_either(_divisors(model.num_layers))}."
+            f"trainer.pipeline_layers {list(layers)} adds up to {sum(layers)}, but {model.file} says "
+            f"num_hidden_layers {model.num_layers}; make the two equal."
+        )
+    if layers is not None or model.num_layers % (stages * virtual) == 0:
+        return
+    if virtual > 1:
+        raise SrpoError(
+            f"trainer.pipeline_parallel {stages} x virtual_pipeline_parallel {virtual} does not divide "
+            f"num_hidden_layers {model.num_layers} of {model.file}; name the layers of every chunk in "
+            "trainer.pipeline_layers."
+        )
+    raise SrpoError(
+        f"trainer.pipeline_parallel {stages} does not divide num_hidden_layers {model.num_layers} of "
+        f"{model.file}; it can be {_either(_divisors(model.num_layers))}, or name the layers of every stage in "
+        "trainer.pipeline_layers."
+    )
+
+
+def _check_experts(model: ModelConfig, trainer: TrainerSection) -> None:
+    """Experts divide over the ranks, and tensor-parallel ranks have tokens of their own for them."""
+    size, moe = trainer.expert_parallel, model.moe
+    if moe is None:
+        if size > 1:
+            raise SrpoError(f"trainer.expert_parallel is {size}, but {model.file} has no experts; set it to 1.")
+        return
+    if moe.experts % size:
+        raise SrpoError(
+            f"trainer.expert_parallel {size} does not divide the {moe.experts} experts of {model.file}; it can be "
+            f"{_either(_divisors(moe.experts))}."
+        )
+    if trainer.tensor_parallel > 1 and not trainer.sequence_parallel:
+        raise SrpoError(
+            f"trainer.tensor_parallel {trainer.tensor_parallel} with the experts of {model.file} needs "
+            "trainer.sequence_parallel; set it to true."
         )
 
 
 def check_engine_parallel(model: ModelConfig, engine: EngineSection) -> None:
-    """The heads divide over an engine's ranks; SGLang copies key-value heads where there are too few.
+    """The heads and widths divide over an engine's ranks; SGLang copies key-value heads where there are too few.
 
     Raises:
         SrpoError: with the numbers and the sizes that would work.
     """
     heads, groups = model.num_attention_heads, model.num_key_value_heads
-    works = [n for n in _divisors(heads, model.intermediate_size) if n % groups == 0 or groups % n == 0]
+    widths = _widths(model)
+    if model.moe is not None:
+        widths["an expert's intermediate size"] = model.moe.intermediate_size  # engines split every expert
+    works = [n for n in _divisors(heads, *widths.values()) if n % groups == 0 or groups % n == 0]
     if engine.tensor_parallel not in works:
+        named = " and ".join(f"{name} {width}" for name, width in widths.items())
         raise SrpoError(
             f"engine.tensor_parallel {engine.tensor_parallel} does not fit num_attention_heads {heads}, "
-            f"num_key_value_heads {groups} and intermediate_size {model.intermediate_size} of {model.file}; "
-            f"it can be {_either(works)}."
+            f"num_key_value_heads {groups} and {named} of {model.file}; it can be {_either(works)}."
         )
 
 
 def _tensor_sizes(model: ModelConfig) -> dict[str, int]:
-    """What tensor parallelism splits, by config.json's names."""
+    """What the trainer's tensor parallelism splits, by config.json's names; experts it leaves whole."""
     return {
         "num_attention_heads": model.num_attention_heads,
         "num_key_value_heads": model.num_key_value_heads,
-        "intermediate_size": model.intermediate_size,
+        **_widths(model),
         "hidden_size": model.hidden_size,
     }
+
+
+def _widths(model: ModelConfig) -> dict[str, int]:
+    """Intermediate sizes of what every token passes."""
+    if model.moe is None:
+        return {"intermediate_size": model.intermediate_size}
+    shared = model.moe.shared_expert_intermediate_size
+    return {} if shared is None else {"shared_expert_intermediate_size": shared}
 
 
 def _divisors(*values: int) -> list[int]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from megatron_srpo.recipe.curriculum import StageSection
 from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.model_folder import chunk_layers
 from megatron_srpo.recipe.preflight import longest_sequence
 from megatron_srpo.recipe.schema import Recipe
 
@@ -27,6 +28,7 @@ class RankPlan:
     tensor: int
     data: int
     pipeline: int
+    expert: int
     parameters: int
     weight_bytes: int
     gradient_bytes: int
@@ -120,24 +122,39 @@ def count_parameters(model: ModelConfig) -> int:
     """Parameters of the whole model; tied embeddings count once."""
     embedding = model.vocab_size * model.hidden_size
     outer = embedding * (1 if model.tie_word_embeddings else 2) + model.hidden_size
-    return outer + model.num_layers * _layer_parameters(model, 1)
+    return outer + model.num_layers * (_layer_parameters(model, 1) + _expert_parameters(model, 1))
 
 
 def _layer_parameters(model: ModelConfig, tensor_parallel: int) -> int:
-    """Parameters of one decoder layer on one tensor-parallel rank; the norms are on every rank."""
+    """Parameters of one decoder layer, less its experts, on one tensor-parallel rank; norms are on every rank."""
+    hidden, moe = model.hidden_size, model.moe
     qkv = model.query_size + 2 * model.key_value_size
-    split = model.hidden_size * (qkv + model.query_size) + 3 * model.hidden_size * model.intermediate_size
+    width = model.intermediate_size if moe is None else moe.shared_expert_intermediate_size or 0
+    split = hidden * (qkv + model.query_size) + 3 * hidden * width
     if model.qkv_bias:
         split += qkv
-    return split // tensor_parallel + 2 * model.hidden_size
+    whole = 2 * hidden + (2 * model.head_dim if model.qk_norm else 0)
+    if moe is not None:
+        whole += moe.experts * hidden + (hidden if width else 0)  # the router, and the shared expert's gate
+    return split // tensor_parallel + whole
+
+
+def _expert_parameters(model: ModelConfig, expert_parallel: int) -> int:
+    """Parameters of one layer's experts on one expert-parallel rank."""
+    if model.moe is None:
+        return 0
+    return model.moe.experts // expert_parallel * 3 * model.hidden_size * model.moe.intermediate_size
 
 
 def _rank(recipe: Recipe, model: ModelConfig, rank: int) -> RankPlan:
     """Coordinates in Megatron's order (tensor fastest, then data, then pipeline) and rough memory."""
     trainer = recipe.trainer
     size, stages = trainer.tensor_parallel, trainer.pipeline_parallel
-    stage = rank // (size * recipe.data_parallel)
-    parameters = model.num_layers // stages * _layer_parameters(model, size)
+    stage_ranks = size * recipe.data_parallel
+    stage = rank // stage_ranks
+    layers = sum(chunk_layers(model, trainer)[stage::stages])
+    experts = layers * _expert_parameters(model, trainer.expert_parallel)
+    parameters = layers * _layer_parameters(model, size)
     embedding = -(-model.vocab_size // size) * model.hidden_size  # rows are padded to equal shares
     first, last = stage == 0, stage == stages - 1
     if first:
@@ -150,15 +167,19 @@ def _rank(recipe: Recipe, model: ModelConfig, rank: int) -> RankPlan:
     width = WIDTH[trainer.dtype]
     models = 2 if recipe.algorithm.kl_coefficient else 1  # the KL term's reference has weights only
     state = ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0)
+    # The optimizer's state is split over the ranks that hold the same parameters.
+    shared = parameters / recipe.data_parallel + experts * trainer.expert_parallel / stage_ranks
+    parameters += experts
     return RankPlan(
         rank=rank,
         tensor=rank % size,
         data=rank // size % recipe.data_parallel,
         pipeline=stage,
+        expert=rank % stage_ranks % trainer.expert_parallel,
         parameters=parameters,
         weight_bytes=parameters * width * models,
         gradient_bytes=parameters * GRADIENT_BYTES,
-        optimizer_bytes=parameters * state // recipe.data_parallel,
+        optimizer_bytes=int(shared * state),
     )
 
 
@@ -242,7 +263,8 @@ def print_plan(plan: Plan, resolved: str, console: Console) -> None:
     for rank in plan.ranks:
         processes.add_row(
             f"trainer rank {rank.rank}",
-            f"tp {rank.tensor}, dp {rank.data}, pp {rank.pipeline}",
+            f"tp {rank.tensor}, dp {rank.data}, pp {rank.pipeline}"
+            + (f", ep {rank.expert}" if recipe.trainer.expert_parallel > 1 else ""),
             *(size(value) for value in (rank.weight_bytes, rank.gradient_bytes, rank.optimizer_bytes)),
         )
     console.print(processes)

@@ -69,6 +69,12 @@ def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
     rollout, longest = recipe.rollout, longest_sequence(recipe)
     buffer = recipe.algorithm.overlong_buffer
     check_engine_lengths(model, recipe)
+    window = model.sliding_window
+    if window is not None and longest > window:
+        raise SrpoError(
+            f"{_lengths(recipe)} is more than sliding_window {window} of {model.file}, and attention sees all "
+            "tokens in the trainer; lower one of the two keys."
+        )
     if recipe.algorithm.overlong == "soft_penalty" and buffer is not None and buffer > rollout.max_response_tokens:
         raise SrpoError(
             f"algorithm.overlong_buffer {buffer} is longer than rollout.max_response_tokens "

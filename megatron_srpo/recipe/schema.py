@@ -95,6 +95,11 @@ class TrainerSection(Section):
     ranks: PositiveInt = 1
     tensor_parallel: PositiveInt = 1
     pipeline_parallel: PositiveInt = 1
+    virtual_pipeline_parallel: PositiveInt = Field(1, description="chunks of layers that a pipeline stage holds")
+    pipeline_layers: tuple[PositiveInt, ...] | None = Field(
+        None, description="layers of every chunk, in model order (pipeline x virtual); none: equal ones"
+    )
+    expert_parallel: PositiveInt = Field(1, description="shares of the experts, over a stage's ranks")
     data_parallel: PositiveInt | None = Field(None, description="none: ranks / (tensor x pipeline)")
     sequence_parallel: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -249,6 +254,26 @@ class Recipe(Section):
             raise ValueError(f"trainer: ranks {trainer.ranks} is not a multiple of {shape} = {model_parallel}")
         if trainer.sequence_parallel and trainer.tensor_parallel == 1:
             raise ValueError("trainer: sequence_parallel needs tensor_parallel of 2 or more")
+        stage_ranks = trainer.ranks // trainer.pipeline_parallel
+        if stage_ranks % trainer.expert_parallel:
+            raise ValueError(
+                f"trainer: expert_parallel {trainer.expert_parallel} does not divide the {stage_ranks} ranks of a "
+                "pipeline stage (tensor x data)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pipeline_fits(self) -> Recipe:
+        trainer = self.trainer
+        stages, virtual = trainer.pipeline_parallel, trainer.virtual_pipeline_parallel
+        if virtual > 1 and stages == 1:
+            raise ValueError("trainer: virtual_pipeline_parallel needs pipeline_parallel of 2 or more")
+        layers = trainer.pipeline_layers
+        if layers is not None and len(layers) != stages * virtual:
+            raise ValueError(
+                f"trainer: pipeline_layers has {len(layers)} entries, but pipeline_parallel {stages} x "
+                f"virtual_pipeline_parallel {virtual} = {stages * virtual} chunks"
+            )
         return self
 
     @model_validator(mode="after")

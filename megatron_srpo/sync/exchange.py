@@ -1,8 +1,9 @@
 """The trainer's side of a weight exchange: buckets of HF tensors broadcast to the engines.
 
 Each pipeline stage has a process group of its own with all engine ranks, led by its first rank, so no rank
-ever holds more than its stage's share of the model.  What is in which bucket is fixed before the run: the
-controller announces a bucket to the engines by HTTP while the stage's leader broadcasts it.
+ever holds more than its stage's share of the model.  With expert parallelism the first rank that holds another
+share of the experts leads a group of its own for them.  What is in which bucket is fixed before the run: the
+controller announces a bucket to the engines by HTTP while its leader broadcasts it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from megatron_srpo.actor.parallel import Ranks
-from megatron_srpo.bridge.weights import Binding, exported, gather, merged_shapes
+from megatron_srpo.bridge.weights import Binding, gather, merged_shapes, shared_and_experts
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.sync.bucket import flatten
 from megatron_srpo.sync.process_group import join_group, open_store
@@ -34,7 +35,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class WeightGroup:
-    """A pipeline stage's process group: its name, where its leader listens, and its buckets in order."""
+    """A leader's process group: its name, where the leader listens, and its buckets in order."""
 
     name: str
     address: str
@@ -45,13 +46,13 @@ class WeightGroup:
 def plan_buckets(
     bindings: Sequence[Binding], tensor_parallel: int, dtype: torch.dtype, max_bytes: int
 ) -> list[list[Binding]]:
-    """Group a stage's parameters, in order, into buckets of at most `max_bytes` (or one parameter).
+    """Group parameters, in order, into buckets of at most `max_bytes` (or one parameter).
 
     The first bucket is smaller, because nothing can be sent while it is gathered.
     """
     plan: list[list[Binding]] = []
     used = 0
-    for binding in exported(bindings):
+    for binding in bindings:
         size = _bucket_bytes([binding], tensor_parallel, dtype)
         limit = max_bytes if len(plan) > 1 else max_bytes // FIRST_BUCKET_SHARE
         if not plan or used + size > limit:
@@ -79,7 +80,11 @@ def describe(plan: Sequence[Sequence[Binding]], tensor_parallel: int, dtype: tor
 
 
 class WeightSender:
-    """Sends this stage's weights; ranks with data-parallel index above 0 have nothing to do in it."""
+    """Sends what this rank leads, and helps its stage's leader to gather what tensor parallelism splits.
+
+    `shared` is gathered by the ranks with data-parallel index 0 and sent by the stage's leader; `experts` is
+    sent by the first rank that holds this share of them.
+    """
 
     def __init__(
         self,
@@ -91,25 +96,32 @@ class WeightSender:
         timeout: float,
     ) -> None:
         self.ranks, self.platform, self.dtype, self.timeout = ranks, platform, dtype, timeout
-        self.plan = plan_buckets(bindings, ranks.tensor_size, dtype, bucket_bytes)
+        shared, experts = shared_and_experts(bindings)
+        size = ranks.tensor_size
+        self.shared = plan_buckets(shared, size, dtype, bucket_bytes) if ranks.data == 0 else []
+        self.experts = plan_buckets(experts, size, dtype, bucket_bytes) if ranks.leads_experts else []
+        self.sent = [*(self.shared if ranks.leads_stage else []), *self.experts]
         self._group: dist.ProcessGroup | None = None
         self._store: dist.TCPStore | None = None
         self._buffers: list[torch.Tensor] = []
 
     def weight_group(self, address: str) -> WeightGroup | None:
-        """Description of this stage's group; none unless this rank leads it.
+        """Description of the group that this rank leads; none unless it has something to send.
 
         The group's store listens from here on, so that nobody else can take its port before the engines come.
         """
-        if not self.ranks.leads_stage:
+        if not self.sent:
             return None
         self._store = open_store(address, self.timeout)
         port = self._store.port
-        buckets = describe(self.plan, self.ranks.tensor_size, self.dtype)
-        return WeightGroup(f"srpo-stage-{self.ranks.pipeline}", address, port, buckets)
+        buckets = describe(self.sent, self.ranks.tensor_size, self.dtype)
+        name = f"srpo-stage-{self.ranks.pipeline}"
+        if not self.ranks.leads_stage:
+            name += f"-experts-{self.ranks.expert}"
+        return WeightGroup(name, address, port, buckets)
 
     def join(self, group: WeightGroup | None, world_size: int) -> None:
-        """Meet the engines in the stage's group as its rank 0."""
+        """Meet the engines in the group that this rank leads, as its rank 0."""
         if group is not None:
             self._group = join_group(
                 address=group.address,
@@ -127,15 +139,14 @@ class WeightSender:
 
         Two buffers take turns: while the engines receive and load one bucket the next is gathered.
         """
-        if self.ranks.data != 0:
-            return 0
         sending: list[dist.Work | None] = [None, None]
         sent = 0
-        for number, part in enumerate(self.plan):
+        # What others wait for comes first: a rank may lead experts and help to gather the rest.
+        for number, part in enumerate([*self.shared, *self.experts]):
             tensors: list[torch.Tensor] = []
             for binding in part:
                 tensors += gather(binding, self.dtype) or []
-            if not self.ranks.leads_stage:
+            if not tensors:
                 continue
             turn = number % 2
             if (earlier := sending[turn]) is not None:
@@ -151,7 +162,7 @@ class WeightSender:
     def _buffer(self, turn: int) -> torch.Tensor:
         """One of the two buffers, each as large as the largest bucket and kept for the next exchange."""
         if not self._buffers:
-            size = max(_bucket_bytes(part, self.ranks.tensor_size, self.dtype) for part in self.plan)
+            size = max(_bucket_bytes(part, self.ranks.tensor_size, self.dtype) for part in self.sent)
             self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.platform.device) for _ in range(2)]
         return self._buffers[turn]
 

@@ -67,7 +67,7 @@ class Rank:
 
     def export(self, job: Job) -> Any:
         actor = self.actor(job["model"])
-        export_hf(bind(actor.gpt, actor.model_config), actor.model_config, self.ranks, Path(job["to"]), 150_000)
+        export_hf(bind(actor.chunks, actor.model_config), actor.model_config, self.ranks, Path(job["to"]), 150_000)
         return None
 
     def train(self, job: Job) -> Any:
@@ -78,7 +78,9 @@ class Rank:
         metrics = [train_step(actor, Path(path)) for path in job["steps"]]
         if "save" in job:
             save_checkpoint(actor, Path(job["save"]), keep=2)
-        weights = b"".join(p.detach().float().numpy().tobytes() for p in actor.gpt.parameters())
+        weights = b"".join(
+            p.detach().float().numpy().tobytes() for chunk in actor.chunks for p in chunk.parameters()
+        )
         return {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
 
     def vocabulary(self, job: Job) -> Any:

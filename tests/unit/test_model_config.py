@@ -66,7 +66,7 @@ def test_stop_tokens_of_both_config_files_count(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "architectures is ['GPT2LMHeadModel']"),
-        ({"use_sliding_window": True}, "use_sliding_window is True"),
+        ({"use_sliding_window": True, "sliding_window": "all"}, "sliding_window is 'all'"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         (
@@ -199,7 +199,7 @@ def test_shapes_must_divide_over_the_ranks(tmp_path: Path) -> None:
     check_parallel(model, TrainerSection(ranks=4, tensor_parallel=2, pipeline_parallel=2))
     with pytest.raises(SrpoError, match=r"tensor_parallel 4 does not divide num_key_value_heads 2 .* 1 or 2\."):
         check_parallel(model, TrainerSection(ranks=4, tensor_parallel=4))
-    with pytest.raises(SrpoError, match=r"pipeline_parallel 4 .* num_hidden_layers 2 .* 1 or 2\."):
+    with pytest.raises(SrpoError, match=r"pipeline_parallel 4 .* num_hidden_layers 2 .* 1 or 2, or name"):
         check_parallel(model, TrainerSection(ranks=4, pipeline_parallel=4))
     check_engine_parallel(model, EngineSection(tensor_parallel=4))  # SGLang copies key-value heads
     with pytest.raises(SrpoError, match=r"engine\.tensor_parallel 3 .* 1, 2 or 4\."):

@@ -49,12 +49,13 @@ def bare_step(actor: Actor, batches: list[Microbatch]) -> None:
 
         return output, loss
 
-    actor.model.zero_grad_buffer()
+    for chunk in actor.model:
+        chunk.zero_grad_buffer()
     actor.optimizer.zero_grad()
     get_forward_backward_func()(
         forward_step_func=forward_step,
         data_iterator=iter(batches),
-        model=[actor.model],
+        model=actor.model,
         num_microbatches=len(batches),
         seq_length=1,
         micro_batch_size=1,

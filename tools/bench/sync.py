@@ -170,9 +170,10 @@ def main(
         )
         platform = select_platform("cpu", threads=1)
         ranks = parallel.initialize(recipe.trainer, platform, 0)
-        gpt = build_model(model, recipe.trainer, platform)
-        load_weights(gpt, model)
-        sender = WeightSender(bind(gpt, model), ranks, platform, torch.float32, BUCKET_MEGABYTES * 2**20, 300.0)
+        chunks = build_model(model, recipe.trainer, platform)
+        load_weights(chunks, model)
+        bindings = bind(chunks, model)
+        sender = WeightSender(bindings, ranks, platform, torch.float32, BUCKET_MEGABYTES * 2**20, 300.0)
         ours, baseline, size = asyncio.run(measure(recipe, sender, folder / "logs", runs))
         speed = [size / seconds for seconds in ours]
         results = [
