@@ -88,7 +88,7 @@ def check(
     """Compare log-probs of transformers with those of Megatron; exit code 1 when they differ by too much."""
     from rich.console import Console
 
-    from megatron_srpo.convert import check as checking
+    from megatron_srpo.convert import compare
 
-    if not checking.check(hf, megatron, text, tolerance, Console()):
+    if not compare.check(hf, megatron, text, tolerance, Console()):
         raise typer.Exit(1)

@@ -102,7 +102,8 @@ class HfWeights:
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor."""
-    return memoryview(tensor.view(-1).view(torch.uint8).numpy())
+    whole: Any = tensor.view(-1).view(torch.uint8).numpy()
+    return memoryview(whole)
 
 
 def _header_of(file: Path) -> tuple[int, Mapping[str, str] | None]:

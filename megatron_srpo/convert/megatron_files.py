@@ -170,12 +170,9 @@ class MegatronWeights:
 
     def largest_piece(self, parameter: Parameter) -> int:
         """Bytes that `read_rows` may take besides its result: a piece that is not of whole rows."""
-        row = size_in_bytes(parameter.shape[1:], self.dtype(parameter))
-        pieces = (p for p in self.index[self.key(parameter)] if p.dtype is not None)
-        sizes = [
-            size_in_bytes(p.sizes[len(parameter.place) :], p.dtype) for p in pieces if _row(p, parameter) != row
-        ]
-        return max(sizes, default=0)
+        front, dtype = len(parameter.place), self.dtype(parameter)
+        boxes = (piece.sizes[front:] for piece in self.index[self.key(parameter)])
+        return max((size_in_bytes(box, dtype) for box in boxes if box[1:] != parameter.shape[1:]), default=0)
 
     def _start(self, piece: Piece) -> int:
         with self._lock:
@@ -211,12 +208,6 @@ class MegatronWeights:
                     "it again"
                 )
             self._verified.add(name)
-
-
-def _row(piece: Piece, parameter: Parameter) -> int:
-    """Bytes of a piece's row."""
-    assert piece.dtype is not None
-    return size_in_bytes(piece.sizes[len(parameter.place) + 1 :], piece.dtype)
 
 
 def _overlap(piece: Piece, parameter: Parameter, first: int, rows: int) -> _Box | None:

@@ -17,7 +17,7 @@ from megatron_srpo.bridge.tables import Rule, table_for
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.model_config import ModelConfig
 
-LAYER, EXPERT = "layers.{layer}.", "local_experts.{expert}."
+_LAYER, _EXPERT = "layers.{layer}.", "local_experts.{expert}."
 _FIRST = "embedding."  # what comes before the layers in a model
 
 
@@ -115,9 +115,10 @@ def _keys(rule: Rule, model: ModelConfig) -> tuple[str, ...]:
 
     Norms have the name of the linear that Transformer Engine fuses them into; it does not fuse any into experts.
     """
-    names = [name.replace(LAYER, "layers.").replace(EXPERT, "") for name in rule.megatron if "weight{" not in name]
+    generic = [name for name in rule.megatron if "weight{" not in name]  # not those of grouped linears
+    names = [name.replace(_LAYER, "layers.").replace(_EXPERT, "experts.") for name in generic]
     fused = [name for name in names if name.endswith("layer_norm_weight")]
-    if fused and not (_is_moe(model) and ".mlp." in fused[0]):
+    if fused and (model.moe is None or ".mlp." not in fused[0]):
         names = [*fused, *(name for name in names if name not in fused)]
     return tuple(names)
 
@@ -173,18 +174,16 @@ def _shape(rule: Rule, model: ModelConfig) -> tuple[int, ...]:
 
 def _feed_forward(module: str, model: ModelConfig) -> int:
     """Intermediate size of the dense layers, of an expert or of the shared expert."""
-    if ".shared_experts." in module:
-        size: int = model.moe.shared_expert_intermediate_size
-        return size
-    return int(model.moe.intermediate_size) if ".experts." in module else model.intermediate_size
-
-
-def _is_moe(model: ModelConfig) -> bool:
-    return getattr(model, "moe", None) is not None
+    if model.moe is not None and ".shared_experts." in module:
+        return model.moe.shared_expert_intermediate_size or 0
+    if model.moe is not None and ".experts." in module:
+        return model.moe.intermediate_size
+    return model.intermediate_size
 
 
 def _experts(model: ModelConfig) -> int:
-    return int(model.moe.experts)
+    """How many experts a layer has; a model without them has no rule that asks."""
+    return model.moe.experts if model.moe is not None else 0
 
 
 def size_in_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:

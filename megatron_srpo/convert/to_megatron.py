@@ -206,7 +206,7 @@ def _write(file: DistcpFile, weights: HfWeights, work: Work, flow: threads.Flow)
     try:
         with PieceWriter(work.folder, file.name) as writer:
             for key in file.objects:
-                writer.add_object(key, None)
+                writer.add_object(key, [None])  # Megatron keeps a list of what one rank has
             for chunk in file.chunks:
                 with flow.memory(_cost(chunk, weights)):
                     tensor = _read(chunk, weights)
