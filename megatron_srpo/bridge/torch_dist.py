@@ -44,6 +44,7 @@ _FORMAT = {
     "common_backend": "torch",
     "common_backend_version": 1,
 }
+_BLOCK = 2**20
 # What a `.metadata` of torch or Megatron names; nothing of it runs code of a checkpoint's author.
 _HARMLESS = {
     "torch.distributed.checkpoint.metadata": (
@@ -95,12 +96,14 @@ class HashingStream:
 
     def write(self, data: Any) -> int:
         """All of `data`; a raw file may take less at a time."""
-        left = memoryview(data).cast("B")
-        self.hash.update(left)
-        self.size += len(left)
-        while len(left):
-            left = left[self._file.write(left) :]
-        return len(memoryview(data))
+        whole = memoryview(data).cast("B")
+        for start in range(0, len(whole), _BLOCK):  # hashed and written while the processor has it at hand
+            left = whole[start : start + _BLOCK]
+            self.hash.update(left)
+            while len(left):
+                left = left[self._file.write(left) :]
+        self.size += len(whole)
+        return len(whole)
 
     def flush(self) -> None:
         """Nothing is held back."""

@@ -30,6 +30,7 @@ STORED = {
     "F8_E4M3": torch.float8_e4m3fn,
 }
 NAMES = {dtype: name for name, dtype in STORED.items()}
+_ALIGNMENT = 64
 WEIGHTS = ("F64", "F32", "BF16", "F16")  # what can be converted
 
 
@@ -104,6 +105,16 @@ def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor."""
     whole: Any = tensor.view(-1).view(torch.uint8).numpy()
     return memoryview(whole)
+
+
+def aligned(size: int) -> int:
+    """The next place in a buffer at which a tensor of any type may begin."""
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def tensor_in(buffer: torch.Tensor, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor whose memory is that of `buffer` (uint8) from byte `start` on."""
+    return buffer[start : start + size_in_bytes(shape, dtype)].view(dtype).view(shape)
 
 
 def _header_of(file: Path) -> tuple[int, Mapping[str, str] | None]:

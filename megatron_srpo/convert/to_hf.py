@@ -20,10 +20,12 @@ from megatron_srpo.convert import side_files, threads
 from megatron_srpo.convert.hf_files import (
     FileLayout,
     HfWeights,
+    aligned,
     bytes_of,
     header_bytes,
     index_of,
     split,
+    tensor_in,
 )
 from megatron_srpo.convert.megatron_files import MegatronWeights
 from megatron_srpo.convert.options import DTYPES, FILE_BYTES, FP8, Options, memory_budget
@@ -199,8 +201,8 @@ def _write(file: FileLayout, wanted: Target, weights: MegatronWeights, work: Wor
         try:
             stream.write(header_bytes(file, wanted.shapes))
             for name, dtype in file.tensors:
-                with flow.memory(_cost(name, dtype, wanted, weights)):
-                    stream.write(bytes_of(_tensor(name, dtype, wanted, weights)))
+                with flow.buffer(*_needed(name, dtype, wanted, weights)) as buffer:
+                    stream.write(bytes_of(_tensor(name, dtype, wanted, weights, buffer)))
                 flow.advance(size_in_bytes(wanted.shapes[name], dtype))
             is_whole = True
         finally:
@@ -211,26 +213,32 @@ def _write(file: FileLayout, wanted: Target, weights: MegatronWeights, work: Wor
     work.finish(file.name, stream.size, stream.hash.hexdigest())
 
 
-def _tensor(name: str, dtype: torch.dtype, wanted: Target, weights: MegatronWeights) -> torch.Tensor:
-    """An HF tensor in the type that is written."""
+def _tensor(
+    name: str, dtype: torch.dtype, wanted: Target, weights: MegatronWeights, buffer: torch.Tensor
+) -> torch.Tensor:
+    """An HF tensor in the type that is written, in `buffer` unless it is of 8 bits."""
     parameter, part = wanted.sources[name.removesuffix(fp8.SCALE)]
-    stored = torch.empty(part.shape, dtype=weights.dtype(parameter))
+    stored = tensor_in(buffer, 0, part.shape, weights.dtype(parameter))
     first = 0
     for run in part.runs:
         weights.read_rows(parameter, run.start, stored[first : first + run.count])
         first += run.count
     if name.endswith(fp8.SCALE):
         return fp8.block_scales(stored, part.name)
-    return fp8.quantize_blocks(stored, name)[0] if dtype == fp8.FP8 else stored.to(dtype)
+    if dtype == fp8.FP8:
+        return fp8.quantize_blocks(stored, name)[0]
+    if dtype == stored.dtype:
+        return stored
+    start = aligned(size_in_bytes(part.shape, stored.dtype))
+    return tensor_in(buffer, start, part.shape, dtype).copy_(stored)
 
 
-def _cost(name: str, dtype: torch.dtype, wanted: Target, weights: MegatronWeights) -> int:
-    """Bytes in memory while a tensor is made."""
+def _needed(name: str, dtype: torch.dtype, wanted: Target, weights: MegatronWeights) -> tuple[int, int]:
+    """Bytes of the buffer to make a tensor in, and of what is taken besides."""
     parameter, part = wanted.sources[name.removesuffix(fp8.SCALE)]
-    stored = weights.dtype(parameter)
-    cost = size_in_bytes(part.shape, stored) + weights.largest_piece(parameter)
-    if dtype != stored:
-        cost += size_in_bytes(wanted.shapes[name], dtype)
+    size, beside = size_in_bytes(part.shape, weights.dtype(parameter)), weights.largest_piece(parameter)
     if dtype == fp8.FP8 or name.endswith(fp8.SCALE):
-        cost += fp8.workspace(part.shape)
-    return cost
+        beside += fp8.workspace(part.shape) + size_in_bytes(wanted.shapes[name], dtype)
+    elif dtype != weights.dtype(parameter):
+        size = aligned(size) + size_in_bytes(part.shape, dtype)
+    return size, beside

@@ -18,7 +18,7 @@ from rich.console import Console
 import megatron_srpo
 from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, write_index
 from megatron_srpo.convert import side_files, threads
-from megatron_srpo.convert.hf_files import FileLayout, HfWeights
+from megatron_srpo.convert.hf_files import FileLayout, HfWeights, aligned, tensor_in
 from megatron_srpo.convert.options import DTYPES, Options, memory_budget
 from megatron_srpo.convert.parameters import Parameter, Part, extra_states, parameters, size_in_bytes
 from megatron_srpo.convert.work import Work, checksum, write_failed
@@ -208,12 +208,10 @@ def _write(file: DistcpFile, weights: HfWeights, work: Work, flow: threads.Flow)
             for key in file.objects:
                 writer.add_object(key, [None])  # Megatron keeps a list of what one rank has
             for chunk in file.chunks:
-                with flow.memory(_cost(chunk, weights)):
-                    tensor = _read(chunk, weights)
+                with flow.buffer(_needed(chunk, weights)) as buffer:
+                    whole = _read(chunk, weights, buffer).view(*(1 for _ in chunk.parameter.place), *chunk.shape)
                     offsets = (*chunk.parameter.place, chunk.first, *(0 for _ in chunk.shape[1:]))
-                    whole = tensor.view(*(1 for _ in chunk.parameter.place), *chunk.shape)
                     writer.add(chunk.parameter.keys[0], chunk.parameter.global_shape, offsets, whole)
-                    del tensor, whole
                 flow.advance(chunk.size)
         sync(work.folder)
     except OSError as error:
@@ -222,20 +220,20 @@ def _write(file: DistcpFile, weights: HfWeights, work: Work, flow: threads.Flow)
     work.finish(file.name, writer.written.size, writer.written.xxh3_128, places)
 
 
-def _cost(chunk: Chunk, weights: HfWeights) -> int:
-    """Bytes in memory while a chunk is made: itself, and an HF tensor that must be converted."""
+def _needed(chunk: Chunk, weights: HfWeights) -> int:
+    """Bytes of memory to make a chunk in: itself, and behind it an HF tensor that must be converted."""
     stored = [weights.tensors[part.name] for part in chunk.parts]
-    return chunk.size + max((tensor.size for tensor in stored if tensor.dtype != chunk.dtype), default=0)
+    return aligned(chunk.size) + max((t.size for t in stored if t.dtype != chunk.dtype), default=0)
 
 
-def _read(chunk: Chunk, weights: HfWeights) -> torch.Tensor:
-    """The chunk, assembled out of its HF tensors."""
-    out = torch.empty(chunk.shape, dtype=chunk.dtype)
+def _read(chunk: Chunk, weights: HfWeights, buffer: torch.Tensor) -> torch.Tensor:
+    """The chunk, assembled out of its HF tensors at the beginning of `buffer`."""
+    out = tensor_in(buffer, 0, chunk.shape, chunk.dtype)
     for part in chunk.parts:
         tensor = weights.tensors[part.name]
         converted = None
         if tensor.dtype != chunk.dtype:
-            converted = torch.empty(tensor.shape, dtype=tensor.dtype)
+            converted = tensor_in(buffer, aligned(chunk.size), tensor.shape, tensor.dtype)
             weights.read_rows(part.name, 0, converted)
         first = 0
         for run in part.runs:

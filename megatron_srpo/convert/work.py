@@ -20,7 +20,7 @@ from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.files import hold, replace_file, sync
 
 JOURNAL, PLAN, LOCK = "journal", "plan.json", "lock"
-_BLOCK = 4 * 2**20
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
