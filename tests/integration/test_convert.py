@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from megatron_srpo.convert import to_megatron
 from megatron_srpo.launch.ports import unclaimed_port
 from tests.architectures import MOE, TINY, read_tensors, write_tiny
 from tests.conftest import REPOSITORY
+from tests.integration.convert_kills import FILE_BYTES
 from tests.unit.test_convert import sums, to_hf, to_mg
 
 LAYOUTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
@@ -74,65 +72,19 @@ def run_ranks(folder: Path) -> None:
             process.wait()
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from rich.console import Console
-from megatron_srpo.convert import to_megatron
-from megatron_srpo.convert.options import Options
-from megatron_srpo.convert.to_hf import megatron_to_hf
-kind, source, target = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-to_megatron.FILE_BYTES = 200_000
-print("ready", flush=True)
-if sys.stdin.readline():
-    convert = to_megatron.hf_to_megatron if kind == "to_megatron" else megatron_to_hf
-    convert(source, target, Options("keep", 2), Console(quiet=True))
-"""
-
-
 @pytest.mark.parametrize("kind", ["to_megatron", "to_hf"])
 def test_killed_at_any_instant_it_ends_in_the_same_bytes(tmp_path: Path, kind: str, monkeypatch: Any) -> None:
-    from megatron_srpo.convert import to_megatron
-
-    monkeypatch.setattr(to_megatron, "FILE_BYTES", 200_000)
+    monkeypatch.setattr(to_megatron, "FILE_BYTES", FILE_BYTES)
     hf = write_tiny("qwen3_moe", tmp_path / "hf", shard_bytes=100_000)
     megatron = to_mg(hf, tmp_path / "megatron")
     source, wanted = (hf, megatron) if kind == "to_megatron" else (megatron, hf)
-    started = time.monotonic()
-    shutil.copytree(convert_once(kind, source, tmp_path / "whole", None), tmp_path / "copy")
-    length = time.monotonic() - started
-    rng = random.Random(7)
-    kills = 0
-    for attempt in range(60):
-        if (tmp_path / "out").exists():
-            break
-        # Later and later, so that it comes to its end also where every attempt begins with nothing.
-        kills += (
-            convert_once(kind, source, tmp_path / "out", rng.uniform(0, length) * (0.4 + attempt / 10)) is None
-        )
-    assert kills >= 2
-    assert sums(tmp_path / "out") == sums(tmp_path / "copy") == sums(wanted)
+    command = [sys.executable, "-m", "tests.integration.convert_kills", kind, str(source), str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kills, resumed = map(int, done.stdout.split())
+    assert kills >= 5 and resumed >= 1
+    assert sums(tmp_path / "out") == sums(wanted)
     assert not (tmp_path / "out.converting").exists()
-
-
-def convert_once(kind: str, source: Path, target: Path, kill_after: float | None) -> Path | None:
-    """A conversion in a process of its own; none when it was killed."""
-    command = [sys.executable, "-c", KILLED, kind, str(source), str(target)]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    if kill_after is not None:
-        try:
-            process.wait(kill_after)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-    code = process.wait()
-    process.stdin.close()
-    process.stdout.close()
-    assert code in (0, -signal.SIGKILL)
-    return target if code == 0 else None
 
 
 def srpo(*arguments: object) -> subprocess.CompletedProcess[str]:

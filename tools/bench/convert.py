@@ -4,8 +4,8 @@
 
 The model is Llama-like, random, bfloat16, in several safetensors files.  A conversion runs in a process of its
 own, which reports its peak of resident memory and the seconds of the conversion: from reading headers to the
-renamed folder, without the start of Python and the import of torch (some seconds, reported apart).  The baseline is
-shutil.copyfile of the same model's files, one after another.  Both sync every file and folder that they write
+renamed folder, without the start of Python and the import of torch (some seconds, reported apart).  The baseline
+is shutil.copyfile of the same model's files, one after another.  Both sync every file and folder that they write
 before their time ends, and read from the page cache.  Bytes a second are those of the safetensors files.
 """
 
