@@ -83,6 +83,8 @@ def megatron_to_hf(source: Path, target: Path, options: Options, console: Consol
     try:
         if work.notice:
             console.print(work.notice, highlight=False, markup=False, soft_wrap=True)
+        if options.dtype == FP8 and (warning := _uneven(wanted.shapes)):
+            console.print(warning, highlight=False, markup=False, soft_wrap=True)
         work.check_space(wanted.sizes())
         with threads.progress_bar("to Hugging Face", sum(map(wanted.payload, wanted.sizes())), console) as advance:
             flow = threads.Flow(memory_budget(_largest(wanted, weights)), advance)
@@ -167,8 +169,8 @@ def _contents(
         contents[INDEX] = side_files.as_json(index_of(layout, shapes))
     if options.dtype == FP8:
         values = json.loads(contents["config.json"])
-        kept = [name.removesuffix(".weight") for name in shapes if _is_linear_kept(name)]
-        values["quantization_config"] = fp8.quantization_config(kept)
+        kept = [name.removesuffix(".weight") for name in shapes if _is_router(name)]
+        values["quantization_config"] = fp8.quantization_config([*kept, "lm_head"])
         contents["config.json"] = side_files.as_json(values)
         return contents
     types = {dtype for file in layout for _, dtype in file.tensors}
@@ -179,10 +181,20 @@ def _contents(
     return contents
 
 
-def _is_linear_kept(name: str) -> bool:
-    """Whether the tensor is the weight of a linear module that fp8 leaves alone: output, routers and gates."""
-    module = name.removesuffix(".weight").rpartition(".")[2]
-    return name.endswith(".weight") and module in ("lm_head", "gate", "shared_expert_gate")
+def _is_router(name: str) -> bool:
+    """Whether the tensor is the weight of a linear module in a layer that fp8 leaves alone."""
+    return name.endswith((".gate.weight", ".shared_expert_gate.weight"))
+
+
+def _uneven(shapes: dict[str, tuple[int, ...]]) -> str:
+    """A sentence when there are weights that do not consist of whole blocks, which not every reader takes."""
+    uneven = [name for name in shapes if fp8.is_quantized(name) and any(size % fp8.BLOCK for size in shapes[name])]
+    if not uneven:
+        return ""
+    return (
+        f"{len(uneven)} weights such as {uneven[0]} {list(shapes[uneven[0]])} are no multiple of {fp8.BLOCK}: "
+        "transformers refuses such a folder, and an engine may"
+    )
 
 
 def _largest(wanted: Target, weights: MegatronWeights) -> int:

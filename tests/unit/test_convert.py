@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from megatron_srpo.bridge.fp8 import dequantize_blocks, is_quantized
 from megatron_srpo.bridge.tables import expand, table_for
-from megatron_srpo.bridge.torch_dist import PieceWriter, read_index
+from megatron_srpo.bridge.torch_dist import PieceWriter, read_index, write_index
 from megatron_srpo.convert import to_megatron
 from megatron_srpo.convert.megatron_files import MegatronWeights
 from megatron_srpo.convert.options import Options
@@ -167,6 +167,35 @@ def test_fp8_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
     assert "lm_head" in kept and all(f"{module}.weight" in original for module in kept)
 
 
+@pytest.mark.parametrize("name", ["qwen2_tied", "qwen3_moe"])
+def test_transformers_reads_the_fp8_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    """Without a GPU it dequantizes what it reads, into bfloat16: to the values that we mean."""
+    pytest.importorskip("accelerate", reason="transformers asks for it; see tools/setup/real-model.txt")
+    from transformers import AutoModelForCausalLM
+
+    shape = {"hidden_size": 256, "intermediate_size": 384, "head_dim": 128, "num_hidden_layers": 1}
+    source = tiny(name, dtype="bfloat16", **shape, **({"moe_intermediate_size": 128} if "moe" in name else {}))
+    folder = to_hf(to_mg(source, tmp_path / "m"), tmp_path / "h", "fp8")
+    loader: Any = AutoModelForCausalLM
+    found = loader.from_pretrained(folder).state_dict()
+    stored = read_tensors(folder)
+    for key, tensor in read_tensors(source).items():
+        scales = stored.get(key + "_scale_inv")
+        expected = tensor if scales is None else dequantize_blocks(stored[key], scales).bfloat16()
+        assert torch.equal(_loaded(found, key), expected), key
+
+
+def _loaded(state: dict[str, torch.Tensor], key: str) -> torch.Tensor:
+    """A tensor as transformers holds it: experts are one tensor, gate and up projection one above the other."""
+    if ".experts." not in key:
+        return state[key]
+    block, _, rest = key.partition(".experts.")
+    expert, projection, _ = rest.split(".")
+    if projection == "down_proj":
+        return state[f"{block}.experts.down_proj"][int(expert)]
+    return state[f"{block}.experts.gate_up_proj"][int(expert)].chunk(2)[projection == "up_proj"]
+
+
 def test_tied_output_weights_in_the_file(tiny: Tiny, tmp_path: Path) -> None:
     source = shutil.copytree(tiny("qwen2_tied"), tmp_path / "s")
     tensors = load_file(source / "model.safetensors")
@@ -262,6 +291,27 @@ def test_a_checkpoint_of_another_model(tiny: Tiny, tmp_path: Path) -> None:
         MegatronWeights(folder).check_all_used(
             [p for p in parameters(read_model_config(tiny())) if not p.keys[0].endswith("bias")]
         )
+
+
+def test_a_run_s_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    """Optimizer state is left alone; side files come from the model that the manifest names, or from --hf."""
+    folder = to_mg(tiny("qwen2"), tmp_path / "m")
+    shutil.rmtree(folder / "hf")
+    with PieceWriter(folder, "__1_0.distcp") as writer:
+        writer.add("optimizer.state.exp_avg.decoder.final_layernorm.weight", (64,), (0,), torch.ones(64))
+    pieces = [piece for found in read_index(folder).values() for piece in found]
+    write_index(folder, [*pieces, *writer.pieces], {"version": 40})
+    files = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"}
+    manifest = {"weight_version": 40, "model": str(tiny("qwen2")), "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert sums(to_hf(folder, tmp_path / "h")) == sums(tiny("qwen2"))
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"model": "gone/model"}))
+    with pytest.raises(SrpoError, match=r"the model gone/model is not there .* give its folder with --hf"):
+        to_hf(folder, tmp_path / "h2")
+    assert sums(to_hf(folder, tmp_path / "h3", hf=tiny("qwen2"))) == sums(tiny("qwen2"))
+    (folder / "manifest.json").unlink()
+    with pytest.raises(SrpoError, match=r"does not say which model it is of; give its folder with --hf"):
+        to_hf(folder, tmp_path / "h4")
 
 
 def test_a_full_disk(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
