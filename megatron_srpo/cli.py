@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from megatron_srpo.convert.commands import conversions
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError, StoppedError
 from megatron_srpo.plain import plain
 
@@ -36,6 +37,7 @@ data_commands = typer.Typer(help="Sets of problems.", no_args_is_help=True)
 app.add_typer(data_commands, name="data")
 checkpoints = typer.Typer(help="Checkpoints of a run.", no_args_is_help=True)
 app.add_typer(checkpoints, name="checkpoint")
+app.add_typer(conversions, name="convert")
 
 
 @app.callback()
@@ -244,10 +246,10 @@ def verify(
     show.verify(path, Console())
 
 
-def main() -> None:
+def main(commands: typer.Typer = app) -> None:
     """Run the command line; what the user can mend ends in one sentence and exit code 2."""
     try:
-        app()
+        commands()
     except SrpoError as error:
         print(f"error: {plain(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import pickle
 import zipfile
@@ -43,6 +44,7 @@ _FORMAT = {
     "common_backend": "torch",
     "common_backend_version": 1,
 }
+_BLOCK = 2**20
 # What a `.metadata` of torch or Megatron names; nothing of it runs code of a checkpoint's author.
 _HARMLESS = {
     "torch.distributed.checkpoint.metadata": (
@@ -89,8 +91,8 @@ class WrittenFile:
         return cls(name, len(content), xxhash.xxh3_128_hexdigest(content))
 
 
-class _HashingStream:
-    """What torch.save writes to: a file whose bytes are counted and hashed on their way."""
+class HashingStream:
+    """A new file whose bytes are counted and hashed on their way; torch.save writes to it."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb", buffering=0)
@@ -99,17 +101,20 @@ class _HashingStream:
 
     def write(self, data: Any) -> int:
         """All of `data`; a raw file may take less at a time."""
-        left = memoryview(data).cast("B")
-        self.hash.update(left)
-        self.size += len(left)
-        while len(left):
-            left = left[self._file.write(left) :]
-        return len(memoryview(data))
+        whole = memoryview(data).cast("B")
+        for start in range(0, len(whole), _BLOCK):  # hashed and written while the processor has it at hand
+            left = whole[start : start + _BLOCK]
+            self.hash.update(left)
+            while len(left):
+                left = left[self._file.write(left) :]
+        self.size += len(whole)
+        return len(whole)
 
     def flush(self) -> None:
         """Nothing is held back."""
 
     def close(self, is_whole: bool) -> None:
+        """Close the file, synced when it is whole."""
         if is_whole:
             os.fsync(self._file.fileno())
         self._file.close()
@@ -124,7 +129,7 @@ class PieceWriter:
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         self.pieces: list[Piece] = []
-        self._stream = _HashingStream(folder / name)
+        self._stream = HashingStream(folder / name)
 
     def add(self, key: str, shape: Iterable[int], offsets: Iterable[int], tensor: torch.Tensor) -> None:
         """Append the chunk of global tensor `key` of `shape` that begins at `offsets`; a CPU tensor, any dtype."""
@@ -281,17 +286,40 @@ def read_piece(folder: Path, piece: Piece, out: torch.Tensor | None = None) -> t
     try:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            position = piece.start + _data_offset(descriptor, piece, len(buffer))
-            while len(buffer):
-                count = os.preadv(descriptor, [buffer], position)
-                if count == 0:
-                    raise ValueError("it ends too early")
-                buffer, position = buffer[count:], position + count
+            read_into(descriptor, buffer, piece.start + _data_offset(descriptor, piece, len(buffer)))
         finally:
             os.close(descriptor)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise SrpoError(f"{path}: the record of {piece.key} cannot be read ({one_line(error)})") from None
     return target
+
+
+def data_start(folder: Path, piece: Piece) -> int:
+    """Where in its file the bytes of a piece's tensor begin: `piece.sizes` in row order, little-endian.
+
+    Raises:
+        SrpoError: when the record is not what the index says.
+    """
+    assert piece.dtype is not None, "objects have no plain bytes"
+    path = folder / piece.file
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            size = math.prod(piece.sizes) * piece.dtype.itemsize
+            return piece.start + _data_offset(descriptor, piece, size)
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SrpoError(f"{path}: the record of {piece.key} cannot be read ({one_line(error)})") from None
+
+
+def read_into(descriptor: int, buffer: memoryview, position: int) -> None:
+    """Fill a buffer of bytes from a place in a file; ValueError when the file ends before."""
+    while len(buffer):
+        count = os.preadv(descriptor, [buffer], position)
+        if count == 0:
+            raise ValueError("it ends too early")
+        buffer, position = buffer[count:], position + count
 
 
 class _Slice(io.RawIOBase):

@@ -1,0 +1,363 @@
+"""Conversions in both directions: the same bytes come back, and everything that is off is named."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from megatron_srpo.bridge.fp8 import dequantize_blocks, is_quantized
+from megatron_srpo.bridge.tables import expand, table_for
+from megatron_srpo.bridge.torch_dist import PieceWriter, read_index, write_index
+from megatron_srpo.convert import to_megatron
+from megatron_srpo.convert.megatron_files import MegatronWeights
+from megatron_srpo.convert.options import Options
+from megatron_srpo.convert.parameters import parameters
+from megatron_srpo.convert.to_hf import megatron_to_hf
+from megatron_srpo.convert.to_megatron import hf_to_megatron
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.recipe.model_config import read_model_config
+from tests.architectures import TINY, read_tensors, write_tiny
+
+SHARD = 200_000  # bytes: several files
+Tiny = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Folder of a tiny model by name and changes; not to be written to."""
+    made: dict[str, Path] = {}
+
+    def get(name: str = "qwen2", **changes: Any) -> Path:
+        key = f"{name}{changes}"
+        if key not in made:
+            made[key] = write_tiny(name, tmp_path_factory.mktemp(name), **changes)
+        return made[key]
+
+    return get
+
+
+def to_mg(source: Path, target: Path, dtype: str = "keep", threads: int = 2) -> Path:
+    hf_to_megatron(source, target, Options(dtype, threads), Console(quiet=True))
+    return target
+
+
+def to_hf(source: Path, target: Path, dtype: str = "keep", hf: Path | None = None, **options: Any) -> Path:
+    megatron_to_hf(source, target, Options(dtype, 2, **options), Console(quiet=True), hf)
+    return target
+
+
+def sums(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("name", list(TINY))
+@pytest.mark.parametrize("shard", [None, SHARD])
+def test_there_and_back_is_file_by_file_the_same(tiny: Tiny, tmp_path: Path, name: str, shard: int | None) -> None:
+    source = tiny(name, shard_bytes=shard, dtype="bfloat16")
+    to_mg(source, tmp_path / "m")
+    assert sums(to_hf(tmp_path / "m", tmp_path / "h")) == sums(source)
+    assert not list(tmp_path.glob("*.converting"))
+    assert os.listdir(tmp_path / "m" / "hf")
+
+
+def test_threads_and_small_files_change_no_byte(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(to_megatron, "FILE_BYTES", SHARD)
+    one, eight = (to_mg(tiny(), tmp_path / str(n), threads=n) for n in (1, 8))
+    assert len(list(one.glob("*.distcp"))) > 3
+    assert sums(one) == sums(eight)
+    assert sums(to_hf(one, tmp_path / "h")) == sums(tiny())
+
+
+def test_parameters_are_what_the_layouts_make(tiny: Tiny) -> None:
+    """The rows that conversions copy are those of the bridge's own layouts."""
+    for name in TINY:
+        model = read_model_config(tiny(name))
+        tensors = read_tensors(model.folder)
+        for rule in table_for(model):
+            if not rule.exported:
+                continue
+            names = expand(rule, 1, 2)
+            made = rule.layout.shard([tensors[n] for n in names], 0, 1)
+            [parameter] = [p for p in parameters(model) if p.parts[0].name == names[0]]
+            assert tuple(made.shape) == parameter.shape
+            for part in parameter.parts:
+                rows = torch.cat([made[run.start : run.start + run.count] for run in part.runs])
+                assert torch.equal(rows, tensors[part.name])
+
+
+def test_manifest(tiny: Tiny, tmp_path: Path) -> None:
+    folder = to_mg(tiny(), tmp_path / "m")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["kind"] == "weights" and manifest["source"] == str(tiny())
+    assert set(manifest["files"]) == set(sums(folder)) - {"manifest.json"}
+    assert {"hf/config.json", ".metadata", "__0_0.distcp"} <= set(manifest["files"])
+
+
+def test_types_are_kept_one_by_one(tiny: Tiny, tmp_path: Path) -> None:
+    """Megatron's global tensors have one type each; a tensor of another keeps its values and gets it back."""
+    source = shutil.copytree(tiny(), tmp_path / "s")
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(source / "model.safetensors").items()}
+    odd = {
+        "model.layers.2.mlp.gate_proj.weight": torch.float32,
+        "model.layers.0.self_attn.k_proj.weight": torch.float16,
+    }
+    for name, dtype in odd.items():
+        tensors[name] = torch.randn(tensors[name].shape).to(dtype)
+    save_file(tensors, source / "model.safetensors")
+    back = to_hf(to_mg(source, tmp_path / "m"), tmp_path / "h")
+    assert sums(back) == sums(source)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_dtype(tiny: Tiny, tmp_path: Path, dtype: str) -> None:
+    wanted = getattr(torch, dtype)
+    original = read_tensors(tiny())
+    there = to_hf(to_mg(tiny(), tmp_path / "m", dtype), tmp_path / "h")
+    here = to_hf(to_mg(tiny(), tmp_path / "m2"), tmp_path / "h2", dtype)
+    for folder in (there, here):
+        found = read_tensors(folder)
+        assert found.keys() == original.keys()
+        assert all(torch.equal(found[n], original[n].to(wanted)) for n in original)
+        assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
+
+
+def test_file_size(tiny: Tiny, tmp_path: Path) -> None:
+    megatron = to_mg(tiny(shard_bytes=SHARD), tmp_path / "m")
+    folder = to_hf(megatron, tmp_path / "h", file_bytes=100_000)
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    assert len(names) > 4 and names[0] == f"model-00001-of-{len(names):05d}.safetensors"
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    tensors = read_tensors(folder)
+    assert index["metadata"]["total_size"] == sum(t.nbytes for t in tensors.values())
+    assert all(name in load_file(folder / file) for name, file in index["weight_map"].items())
+    one = to_hf(megatron, tmp_path / "one", file_bytes=10**9)
+    assert not (one / "model.safetensors.index.json").exists()
+    assert all(torch.equal(t, tensors[n]) for n, t in load_file(one / "model.safetensors").items())
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen2_moe", "mixtral"])
+def test_fp8_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    folder = to_hf(to_mg(tiny(name, dtype="bfloat16"), tmp_path / "m"), tmp_path / "h", "fp8")
+    original, found = read_tensors(tiny(name, dtype="bfloat16")), read_tensors(folder)
+    for key, tensor in original.items():
+        if is_quantized(key):
+            back = dequantize_blocks(found[key], found[key + "_scale_inv"])
+            assert (back - tensor.float()).abs().max() <= tensor.abs().max().float() * 2**-4
+        else:
+            assert torch.equal(found[key], tensor)
+    quantized = {key + "_scale_inv" for key in original if is_quantized(key)}
+    assert set(found) == set(original) | quantized
+    config = json.loads((folder / "config.json").read_text())
+    kept = config["quantization_config"].pop("modules_to_not_convert")
+    assert config["quantization_config"] == {
+        "quant_method": "fp8", "activation_scheme": "dynamic", "fmt": "e4m3", "weight_block_size": [128, 128]
+    }  # fmt: skip
+    assert "lm_head" in kept and all(f"{module}.weight" in original for module in kept)
+
+
+@pytest.mark.parametrize("name", ["qwen2_tied", "qwen3_moe"])
+def test_transformers_reads_the_fp8_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    """Without a GPU it dequantizes what it reads, into bfloat16: to the values that we mean."""
+    pytest.importorskip("accelerate", reason="transformers asks for it; see tools/setup/real-model.txt")
+    from transformers import AutoModelForCausalLM
+
+    shape = {"hidden_size": 256, "intermediate_size": 384, "head_dim": 128, "num_hidden_layers": 1}
+    source = tiny(name, dtype="bfloat16", **shape, **({"moe_intermediate_size": 128} if "moe" in name else {}))
+    folder = to_hf(to_mg(source, tmp_path / "m"), tmp_path / "h", "fp8")
+    loader: Any = AutoModelForCausalLM
+    found = loader.from_pretrained(folder).state_dict()
+    stored = read_tensors(folder)
+    for key, tensor in read_tensors(source).items():
+        scales = stored.get(key + "_scale_inv")
+        expected = tensor if scales is None else dequantize_blocks(stored[key], scales).bfloat16()
+        assert torch.equal(_loaded(found, key), expected), key
+
+
+def _loaded(state: dict[str, torch.Tensor], key: str) -> torch.Tensor:
+    """A tensor as transformers holds it: experts are one tensor, gate and up projection one above the other."""
+    if ".experts." not in key:
+        return state[key]
+    block, _, rest = key.partition(".experts.")
+    expert, projection, _ = rest.split(".")
+    if projection == "down_proj":
+        return state[f"{block}.experts.down_proj"][int(expert)]
+    return state[f"{block}.experts.gate_up_proj"][int(expert)].chunk(2)[projection == "up_proj"]
+
+
+def test_tied_output_weights_in_the_file(tiny: Tiny, tmp_path: Path) -> None:
+    source = shutil.copytree(tiny("qwen2_tied"), tmp_path / "s")
+    tensors = load_file(source / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    assert sums(to_hf(to_mg(source, tmp_path / "m"), tmp_path / "h")) == sums(source)
+    tensors["lm_head.weight"][300, 5] += 1
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SrpoError, match="says tie_word_embeddings, but lm_head.weight differs"):
+        to_mg(source, tmp_path / "m2")
+
+
+def damaged(tiny: Tiny, tmp_path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> Path:
+    """A copy of the tiny model with other tensors."""
+    source = shutil.copytree(tiny(), tmp_path / "s")
+    tensors = load_file(source / "model.safetensors")
+    change(tensors)
+    save_file(tensors, source / "model.safetensors")
+    return source
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("model.norm.weight"), r"tensor model\.norm\.weight is missing"),
+        (lambda t: t.update({"extra.weight": torch.ones(2)}), r"1 tensors such as extra\.weight are not part"),
+        (
+            lambda t: t.update({"model.layers.1.mlp.up_proj.weight": torch.ones(96, 63)}),
+            r"up_proj\.weight is \[96, 63\], but .*config\.json asks for \[96, 64\]",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(64, dtype=torch.int64)}),
+            r"model\.norm\.weight is stored as I64",
+        ),
+    ],
+)
+def test_wrong_tensors(tiny: Tiny, tmp_path: Path, change: Any, message: str) -> None:
+    with pytest.raises(SrpoError, match=message):
+        to_mg(damaged(tiny, tmp_path, change), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_pickled_and_truncated_weights(tiny: Tiny, tmp_path: Path) -> None:
+    source = shutil.copytree(tiny(), tmp_path / "s")
+    weights = source / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 7)
+    with pytest.raises(SrpoError, match=r"model\.safetensors: truncated"):
+        to_mg(source, tmp_path / "m")
+    weights.rename(source / "pytorch_model.bin")
+    with pytest.raises(SrpoError, match=r"pytorch_model\.bin: pickled weights"):
+        to_mg(source, tmp_path / "m")
+
+
+def test_an_existing_target_is_left_alone(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "mine").touch()
+    with pytest.raises(SrpoError, match="is there already and not empty"):
+        to_mg(tiny(), tmp_path / "m")
+    assert os.listdir(tmp_path) == ["m"]
+    (tmp_path / "m" / "mine").unlink()
+    to_mg(tiny(), tmp_path / "m")
+
+
+def test_a_damaged_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    folder = to_mg(tiny(), tmp_path / "m")
+    chunk = folder / "__0_0.distcp"
+    content = bytearray(chunk.read_bytes())
+    piece = read_index(folder)["decoder.final_layernorm.weight"][0]
+    content[piece.start + piece.length // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(SrpoError, match=r"__0_0\.distcp: its checksum is not the one in manifest\.json"):
+        to_hf(folder, tmp_path / "h")
+    assert not (tmp_path / "h").exists()
+    os.truncate(chunk, len(content) - 1)
+    with pytest.raises(SrpoError, match=r"__0_0\.distcp: \d+ bytes, manifest\.json says"):
+        to_hf(folder, tmp_path / "h2")
+    chunk.unlink()
+    with pytest.raises(SrpoError, match=r"__0_0\.distcp: missing"):
+        to_hf(folder, tmp_path / "h3")
+    with pytest.raises(SrpoError, match="there is no such folder"):
+        to_hf(tmp_path / "none", tmp_path / "h4")
+    with pytest.raises(SrpoError, match=r"metadata\.json: cannot be read .*give a Megatron checkpoint"):
+        to_hf(tiny(), tmp_path / "h5")
+
+
+def test_a_checkpoint_of_another_model(tiny: Tiny, tmp_path: Path) -> None:
+    folder = to_mg(tiny("qwen2"), tmp_path / "m")
+    with pytest.raises(
+        SrpoError, match=r"\[4, 128\]|is missing; config\.json asks|asks for|are not part of the model"
+    ):
+        to_hf(folder, tmp_path / "h", hf=tiny("llama2"))
+    with pytest.raises(SrpoError, match=r"linear_qkv\.bias are not part of the model"):
+        MegatronWeights(folder).check_all_used(
+            [p for p in parameters(read_model_config(tiny())) if not p.keys[0].endswith("bias")]
+        )
+
+
+def test_a_run_s_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    """Optimizer state is left alone; side files come from the model that the manifest names, or from --hf."""
+    folder = to_mg(tiny("qwen2"), tmp_path / "m")
+    shutil.rmtree(folder / "hf")
+    with PieceWriter(folder, "__1_0.distcp") as writer:
+        writer.add("optimizer.state.exp_avg.decoder.final_layernorm.weight", (64,), (0,), torch.ones(64))
+    pieces = [piece for found in read_index(folder).values() for piece in found]
+    write_index(folder, [*pieces, *writer.pieces], {"version": 40})
+    files = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"}
+    manifest = {"weight_version": 40, "model": str(tiny("qwen2")), "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert sums(to_hf(folder, tmp_path / "h")) == sums(tiny("qwen2"))
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"model": "gone/model"}))
+    with pytest.raises(SrpoError, match=r"the model gone/model is not there .* give its folder with --hf"):
+        to_hf(folder, tmp_path / "h2")
+    assert sums(to_hf(folder, tmp_path / "h3", hf=tiny("qwen2"))) == sums(tiny("qwen2"))
+    (folder / "manifest.json").unlink()
+    with pytest.raises(SrpoError, match=r"does not say which model it is of; give its folder with --hf"):
+        to_hf(folder, tmp_path / "h4")
+
+
+def test_a_full_disk(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+        with pytest.raises(SrpoError, match=r"m\.converting: needs \d+ bytes, and 1000 are free"):
+            to_mg(tiny(), tmp_path / "m")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PieceWriter, "add", full)
+        with pytest.raises(SrpoError, match=r"__0_0\.distcp: no space left on the disk, the file needs \d+ bytes"):
+            to_mg(tiny(), tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+    assert sums(to_hf(to_mg(tiny(), tmp_path / "m"), tmp_path / "h")) == sums(tiny())
+
+
+def test_other_arguments_start_anew(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    said: list[str] = []
+    console = Console(quiet=True)
+    monkeypatch.setattr(console, "print", lambda text, **_: said.append(text))
+    monkeypatch.setattr(to_megatron, "FILE_BYTES", SHARD)
+
+    def interrupted(dtype: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(to_megatron, "write_index", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                hf_to_megatron(tiny(), tmp_path / "m", Options(dtype, 1), console)
+
+    interrupted("keep")
+    interrupted("keep")
+    assert len(said) == 1 and "going on; 4 files are whole already" in said[0]
+    interrupted("bfloat16")
+    assert len(said) == 2 and "was begun with other arguments or another source; starting anew" in said[1]
+    hf_to_megatron(tiny(), tmp_path / "m", Options("keep", 1), console)
+    assert "starting anew" in said[2]
+    assert sums(tmp_path / "m") == sums(to_mg(tiny(), tmp_path / "m2"))
+
+
+def test_a_finished_file_that_was_changed_is_written_again(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(to_megatron, "write_index", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            to_mg(tiny(), tmp_path / "m")
+    file = tmp_path / "m.converting" / "__0_0.distcp"
+    file.write_bytes(bytes(file.stat().st_size))
+    assert sums(to_hf(to_mg(tiny(), tmp_path / "m"), tmp_path / "h")) == sums(tiny())
