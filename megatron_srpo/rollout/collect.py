@@ -75,9 +75,13 @@ class RolloutCollector:
                 tasks |= {asyncio.create_task(self._group(prompt, recipe.rollout)) for prompt in draw()}
                 if not tasks:
                     return
-                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    yield task.result()
+                    group = (
+                        task.result()
+                    )  # others that failed too are looked at in the end: asyncio prints them else
+                    tasks.remove(task)
+                    yield group
         finally:
             await cancel_all(tasks)
 
