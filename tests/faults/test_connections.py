@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +32,14 @@ LINKS: list[tuple[str, str, Ends, str | None]] = [
 ]
 
 
+def soon(find: Callable[[], list[int]]) -> list[int]:
+    """What is found within some seconds: between two requests there may be no connection."""
+    deadline = time.monotonic() + 20
+    while not (found := find()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_whose_connections_break_goes_on_to_the_same_bits(undisturbed: Undisturbed, tmp_path: Path) -> None:
@@ -42,7 +51,7 @@ def test_a_run_whose_connections_break_goes_on_to_the_same_bits(undisturbed: Und
         if what == "weights":  # the group of trainer and engine is made with the first exchange
             life.wait_for("a group is recorded")
         ours, theirs = ends(life.roles_now())
-        cut = connections(ours, theirs)
+        cut = soon(lambda ours=ours, theirs=theirs: connections(ours, theirs))
         assert cut, f"{what}: no connection was found"
         sever(ours, cut)
         code, _, err = life.end()

@@ -118,6 +118,10 @@ def test_types_are_kept_one_by_one(tiny: Tiny, tmp_path: Path) -> None:
     save_file(tensors, source / "model.safetensors")
     back = to_hf(to_mg(source, tmp_path / "m"), tmp_path / "h")
     assert sums(back) == sums(source)
+    # Laid out anew it is what the library would have written.
+    anew = to_hf(tmp_path / "m", tmp_path / "h2", file_bytes=10**9)
+    save_file(tensors, tmp_path / "library", metadata={"format": "pt"})
+    assert (anew / "model.safetensors").read_bytes() == (tmp_path / "library").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
