@@ -121,6 +121,15 @@ class Manifest(_Part):
             ) from None
 
 
+def files_of(folder: Path) -> dict[str, FileEntry]:
+    """The files of a checkpoint of a run or of a conversion; raises SrpoError as `Manifest.read` does."""
+    try:
+        named = read_sealed(folder / MANIFEST)["files"]
+        return {name: FileEntry.model_validate(entry) for name, entry in named.items()}
+    except (KeyError, AttributeError, ValidationError) as error:
+        raise SrpoError(f"{folder / MANIFEST}: names no files with their checksums ({one_line(error)})") from None
+
+
 def sealed(values: dict[str, Any]) -> bytes:
     """A JSON object with a checksum of the rest as its last value."""
     return _text({**values, CHECKSUM: xxhash.xxh3_128_hexdigest(_text(values))})

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from megatron_srpo.checkpoints.manifest import MANIFEST, Manifest, checkpoint_folder, checkpoint_versions
+from megatron_srpo.checkpoints.manifest import MANIFEST, checkpoint_folder, checkpoint_versions, files_of
 from megatron_srpo.checkpoints.provenance import readable
 from megatron_srpo.checkpoints.verify import check_files, check_run
 from megatron_srpo.errors import SrpoError
@@ -57,7 +57,7 @@ def verify(path: Path, console: Console) -> None:
 
 def _problems(folder: Path) -> list[str]:
     try:
-        return check_files(folder, Manifest.read(folder).files)
+        return check_files(folder, files_of(folder))
     except SrpoError as error:
         return [str(error)]
 

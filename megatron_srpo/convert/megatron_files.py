@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from megatron_srpo.bridge.torch_dist import METADATA, Piece, data_start, read_index, read_into
+from megatron_srpo.checkpoints.manifest import MANIFEST, files_of, read_sealed
+from megatron_srpo.checkpoints.verify import problem_of
 from megatron_srpo.convert import side_files
 from megatron_srpo.convert.hf_files import bytes_of
 from megatron_srpo.convert.parameters import Parameter, size_in_bytes
-from megatron_srpo.convert.work import is_file_as_written
 from megatron_srpo.errors import SrpoError, one_line
 
-MANIFEST = "manifest.json"
 _MODEL_KEYS = ("embedding.", "decoder.", "output_layer.")
 
 
@@ -51,13 +51,13 @@ class MegatronWeights:
         if not folder.is_dir():
             raise SrpoError(f"{folder}: there is no such folder (looked for {folder.absolute()})")
         self.manifest = _manifest(folder)
-        self._files: dict[str, Any] = self.manifest.get("files", {})
+        self._files = files_of(folder) if self.manifest else {}
         self._is_verified = is_verified
         self._verified: set[str] = set()
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        for name in self._files:
-            self._check_size(name)
+        for name, entry in self._files.items():
+            _refuse(problem_of(folder / name, entry, is_hashed=False))
         for name in self._files:  # the small ones at once; weights when they are read
             if not name.endswith(".distcp"):
                 self._verify(name)
@@ -87,7 +87,7 @@ class MegatronWeights:
         own = self.folder / side_files.FOLDER
         if own.is_dir():
             return own
-        named = self.manifest.get("model")
+        named = (self.manifest.get("run") or {}).get("model")
         if not isinstance(named, str):
             raise SrpoError(f"{self.folder}: does not say which model it is of; give its folder with --hf")
         if not (Path(named) / "config.json").is_file():
@@ -183,30 +183,17 @@ class MegatronWeights:
                 self._starts[piece] = start
         return start
 
-    def _check_size(self, name: str) -> None:
-        entry = self._files[name]
-        size = entry["size"] if isinstance(entry, dict) else entry
-        path = self.folder / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            what = "missing" if found is None else f"{found} bytes"
-            raise SrpoError(f"{path}: {what}, {MANIFEST} says {size} bytes; copy the checkpoint again")
-
     def _verify(self, name: str) -> None:
         """Compare a file with the manifest, once; other threads that need it wait."""
         entry = self._files.get(name)
-        if not self._is_verified or not isinstance(entry, dict):
+        if not self._is_verified or entry is None:
             return
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:
             if name in self._verified:
                 return
-            if not is_file_as_written(self.folder / name, entry["size"], entry["xxh3_128"]):
-                raise SrpoError(
-                    f"{self.folder / name}: its checksum is not the one in {MANIFEST}; the file is damaged, copy "
-                    "it again"
-                )
+            _refuse(problem_of(self.folder / name, entry))
             self._verified.add(name)
 
 
@@ -229,14 +216,9 @@ def _overlap(piece: Piece, parameter: Parameter, first: int, rows: int) -> _Box 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest, empty where Megatron itself saved the checkpoint."""
-    path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        manifest = json.loads(path.read_bytes())
-        entries = manifest["files"].values()
-        if all(isinstance(e, int) or {"size", "xxh3_128"} <= set(e) for e in entries):
-            return dict(manifest)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise SrpoError(f"{path}: is not a checkpoint's manifest; copy the checkpoint again") from None
+    return read_sealed(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
+
+
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise SrpoError(f"{problem}; copy the checkpoint again")

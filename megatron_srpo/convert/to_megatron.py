@@ -7,7 +7,6 @@ layout can load.  Files are cut by size alone, so the number of threads changes 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,17 @@ from rich.console import Console
 
 import megatron_srpo
 from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, write_index
+from megatron_srpo.checkpoints.manifest import MANIFEST, sealed
 from megatron_srpo.convert import side_files, threads
 from megatron_srpo.convert.hf_files import FileLayout, HfWeights, aligned, tensor_in
 from megatron_srpo.convert.options import DTYPES, Options, memory_budget
 from megatron_srpo.convert.parameters import Parameter, Part, extra_states, parameters, size_in_bytes
-from megatron_srpo.convert.work import Work, checksum, write_failed
+from megatron_srpo.convert.work import Work, write_failed
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import replace_file, sync
+from megatron_srpo.files import checksum, replace_file, sync
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.model_folder import check_model_folder, fingerprint
 
-MANIFEST = "manifest.json"
 FILE_BYTES = 2**30  # a `.distcp` file ends after the chunk that passes this
 TIED = "lm_head.weight"
 _OVERHEAD = 4096  # bytes that a chunk's record and its entry in the index may add
@@ -264,7 +263,7 @@ def _finish(work: Work, files: list[DistcpFile], model: ModelConfig, weights: Hf
             "megatron_srpo": megatron_srpo.__version__,
             "files": {file.name: {"size": file.size, "xxh3_128": file.xxh3_128} for file in written},
         }
-        replace_file(work.folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        replace_file(work.folder / MANIFEST, sealed(manifest))
         work.commit()
     except OSError as error:
         raise write_failed(error, Path(error.filename or work.folder), 0) from None

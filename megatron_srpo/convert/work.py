@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
+from megatron_srpo.checkpoints.manifest import FileEntry
+from megatron_srpo.checkpoints.verify import problem_of
 from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.files import hold, replace_file, sync
 
 JOURNAL, PLAN, LOCK = "journal", "plan.json", "lock"
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Work:
         """Keep the files that the journal has and that are as it says."""
         for entry in sorted(journal.glob("*.done")):
             file = DoneFile(**json.loads(entry.read_bytes()))
-            if is_file_as_written(self.folder / file.name, file.size, file.xxh3_128):
+            if problem_of(self.folder / file.name, FileEntry(size=file.size, xxh3_128=file.xxh3_128)) is None:
                 self.done[file.name] = file
             else:
                 entry.unlink()
@@ -118,20 +117,6 @@ def refuse_existing(target: Path) -> None:
         raise SrpoError(f"{target}: is there already and is no folder; give a new name")
     if target.is_dir() and any(target.iterdir()):
         raise SrpoError(f"{target}: is there already and not empty; remove it or give a new name")
-
-
-def is_file_as_written(path: Path, size: int, xxh3_128: str) -> bool:
-    """Whether a file has this size and checksum."""
-    return path.is_file() and path.stat().st_size == size and checksum(path) == xxh3_128
-
-
-def checksum(path: Path) -> str:
-    """XXH3-128 of a file, in hex digits."""
-    digest, buffer = xxhash.xxh3_128(), bytearray(_BLOCK)
-    with path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-    return digest.hexdigest()
 
 
 def write_failed(error: OSError, path: Path, size: int) -> SrpoError:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from megatron_srpo.bridge.fp8 import dequantize_blocks, is_quantized
 from megatron_srpo.bridge.tables import expand, table_for
 from megatron_srpo.bridge.torch_dist import PieceWriter, read_index, write_index
+from megatron_srpo.checkpoints.manifest import sealed
 from megatron_srpo.convert import to_megatron
 from megatron_srpo.convert.megatron_files import MegatronWeights
 from megatron_srpo.convert.options import Options
@@ -26,6 +27,7 @@ from megatron_srpo.convert.parameters import parameters
 from megatron_srpo.convert.to_hf import megatron_to_hf
 from megatron_srpo.convert.to_megatron import hf_to_megatron
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import checksum
 from megatron_srpo.recipe.model_config import read_model_config
 from tests.architectures import TINY, read_tensors, write_tiny
 
@@ -270,14 +272,14 @@ def test_a_damaged_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
     piece = read_index(folder)["decoder.final_layernorm.weight"][0]
     content[piece.start + piece.length // 2] ^= 1
     chunk.write_bytes(content)
-    with pytest.raises(SrpoError, match=r"__0_0\.distcp: its checksum is not the one in manifest\.json"):
+    with pytest.raises(SrpoError, match=r"__0_0\.distcp: is damaged, its content does not fit the manifest"):
         to_hf(folder, tmp_path / "h")
     assert not (tmp_path / "h").exists()
     os.truncate(chunk, len(content) - 1)
-    with pytest.raises(SrpoError, match=r"__0_0\.distcp: \d+ bytes, manifest\.json says"):
+    with pytest.raises(SrpoError, match=r"__0_0\.distcp: has \d+ bytes, the manifest says"):
         to_hf(folder, tmp_path / "h2")
     chunk.unlink()
-    with pytest.raises(SrpoError, match=r"__0_0\.distcp: missing"):
+    with pytest.raises(SrpoError, match=r"__0_0\.distcp: is missing"):
         to_hf(folder, tmp_path / "h3")
     with pytest.raises(SrpoError, match="there is no such folder"):
         to_hf(tmp_path / "none", tmp_path / "h4")
@@ -305,11 +307,15 @@ def test_a_run_s_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
         writer.add("optimizer.state.exp_avg.decoder.final_layernorm.weight", (64,), (0,), torch.ones(64))
     pieces = [piece for found in read_index(folder).values() for piece in found]
     write_index(folder, [*pieces, *writer.pieces], {"version": 40})
-    files = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"}
-    manifest = {"weight_version": 40, "model": str(tiny("qwen2")), "files": files}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    files = {
+        path.name: {"size": path.stat().st_size, "xxh3_128": checksum(path)}
+        for path in folder.iterdir()
+        if path.name != "manifest.json"
+    }
+    manifest: dict[str, Any] = {"weight_version": 40, "run": {"model": str(tiny("qwen2"))}, "files": files}
+    (folder / "manifest.json").write_bytes(sealed(manifest))
     assert sums(to_hf(folder, tmp_path / "h")) == sums(tiny("qwen2"))
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"model": "gone/model"}))
+    (folder / "manifest.json").write_bytes(sealed(manifest | {"run": {"model": "gone/model"}}))
     with pytest.raises(SrpoError, match=r"the model gone/model is not there .* give its folder with --hf"):
         to_hf(folder, tmp_path / "h2")
     assert sums(to_hf(folder, tmp_path / "h3", hf=tiny("qwen2"))) == sums(tiny("qwen2"))
