@@ -246,10 +246,10 @@ def verify(
     show.verify(path, Console())
 
 
-def main(commands: typer.Typer = app) -> None:
+def main(commands: typer.Typer | None = None) -> None:
     """Run the command line; what the user can mend ends in one sentence and exit code 2."""
     try:
-        commands()
+        (app if commands is None else commands)()
     except SrpoError as error:
         print(f"error: {plain(str(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -27,7 +27,7 @@ from megatron_srpo.files import checksum, replace_file, sync
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.model_folder import check_model_folder, fingerprint
 
-FILE_BYTES = 2**30  # a `.distcp` file ends after the chunk that passes this
+FILE_BYTES = 2**28  # a `.distcp` file ends after the chunk that passes this
 TIED = "lm_head.weight"
 _OVERHEAD = 4096  # bytes that a chunk's record and its entry in the index may add
 _COMPARED_ROWS = 4096
