@@ -87,7 +87,8 @@ def test_kills_with_sglang_lose_no_group_and_count_none_twice(
         Strike("engine", "a group is recorded", 0.01),
         Strike("controller", "a step is closed", 0.02),
     ]
-    arguments = (f"engine.python={engine_python}",)
+    # One group after the other, so that the first is recorded while others are on their way.
+    arguments = (f"engine.python={engine_python}", "rollout.max_concurrent_requests=3")
     live_through(recipe, run_dir, strikes, *arguments, told=print, hit=deaths.append, between=keeper.look)
     assert len(deaths) == len(strikes)
     assert keeper.saw_open_groups, "the test says nothing unless groups were on disk"
