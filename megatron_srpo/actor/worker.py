@@ -9,6 +9,7 @@ all ranks, which carry it out together.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -145,14 +146,17 @@ def run(
 ) -> None:
     """Start this rank."""
     host, _, port = control.rpartition(":")
+    # Ranks that a launcher starts together may share one standard input: the token is rank 0's.
+    is_speaker = os.environ["RANK"] == "0"
+    link = ControllerLink(host, int(port), sys.stdin.readline().strip(), 60.0) if is_speaker else None
     try:
-        # Ranks that a launcher starts together may share one standard input: the token is rank 0's.
-        is_speaker = os.environ["RANK"] == "0"
-        link = ControllerLink(host, int(port), sys.stdin.readline().strip(), 60.0) if is_speaker else None
         serve(Worker(load_recipe(recipe), run_dir, os.environ["MASTER_ADDR"]), link)
         parallel.shutdown()
     except SrpoError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if link is not None:
+            link.send_last_words(str(error))
+        with contextlib.suppress(OSError):  # the log may be on a disk that is full
+            print(f"error: {error}", file=sys.stderr, flush=True)
         # Other ranks may hang in a collective with us, so no orderly shutdown: the launcher ends them.
         os._exit(EXIT_BAD_INPUT)
 

@@ -9,6 +9,7 @@ nothing it sends is executed.  No torch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import socket
@@ -26,6 +27,10 @@ Message = dict[str, Any]
 
 class TrainerGoneError(SrpoError):
     """The trainer's rank 0 has closed its connection; its process knows why."""
+
+
+class LastWordsError(SrpoError):
+    """The trainer's rank 0 ends, and has said why over the link: its log may have found no room on the disk."""
 
 
 class TrainerLink:
@@ -81,6 +86,8 @@ class TrainerLink:
         """The next message that is more than a sign of life."""
         while (message := await self._next()) == _BEAT:
             pass
+        if "last_words" in message:
+            raise LastWordsError(message["last_words"])
         return message
 
     async def _next(self) -> Message:
@@ -135,6 +142,11 @@ class ControllerLink:
         with self._turn:
             self._file.write(json.dumps(message).encode() + b"\n")
             self._file.flush()
+
+    def send_last_words(self, reason: str) -> None:
+        """Say why this rank ends, if there is still someone to listen."""
+        with contextlib.suppress(OSError, ValueError):
+            self.send({"last_words": reason})
 
     def receive(self) -> Message | None:
         """The next command; none when the controller is gone."""

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.launch.control import LastWordsError
 from megatron_srpo.tasks import cancel_all
 
 T = TypeVar("T")
@@ -21,7 +22,10 @@ async def supervise(work: Awaitable[T], watchers: list[Coroutine[Any, Any, None]
     watching = [asyncio.create_task(watcher) for watcher in watchers]
     try:
         await asyncio.wait([main, *watching], return_when=asyncio.FIRST_COMPLETED)
-        if watching and main.done() and isinstance(main.exception(), SrpoError):
+        error = main.exception() if main.done() else None
+        if isinstance(error, LastWordsError):
+            raise error
+        if watching and isinstance(error, SrpoError):
             # When a process dies, those that speak with it fail first; its own last words say why.
             await asyncio.wait(watching, timeout=_REASON_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
         for task in watching:

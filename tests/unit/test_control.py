@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch import control
-from megatron_srpo.launch.control import ControllerLink, TrainerGoneError, TrainerLink
+from megatron_srpo.launch.control import ControllerLink, LastWordsError, TrainerGoneError, TrainerLink
+from megatron_srpo.launch.supervise import supervise
 
 
 async def connected(token: str = "secret", silence: float = 60.0) -> tuple[TrainerLink, ControllerLink]:
@@ -74,4 +76,25 @@ async def test_a_trainer_that_never_connects_is_seen(monkeypatch: pytest.MonkeyP
     await controller.listen("127.0.0.1")
     with pytest.raises(TrainerGoneError, match="no sign of rank 0"):
         await controller.hello()
+    await controller.close()
+
+
+async def test_last_words_count_more_than_an_exit_code() -> None:
+    """The reason over the link ends the run, although the process that said it is seen to die at the same time."""
+    controller, trainer = await connected()
+    trainer.send({})
+    await controller.hello()
+    trainer.send_last_words("a/file: cannot be written")
+    trainer.close()
+    trainer.send_last_words("to nobody")
+
+    async def watch() -> None:
+        raise SrpoError("trainer rank 0 ended by itself")
+
+    with pytest.raises(LastWordsError, match="^a/file: cannot be written$"):
+        await controller.call("train")
+    gone = asyncio.get_running_loop().create_future()
+    gone.set_exception(LastWordsError("a/file: cannot be written"))
+    with pytest.raises(LastWordsError):
+        await supervise(gone, [watch()])
     await controller.close()
