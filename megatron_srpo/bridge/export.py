@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.bridge.reader import INDEX, CheckpointReader
 from megatron_srpo.bridge.weights import Binding, gather, merged_shapes, shared_and_experts
+from megatron_srpo.convert.side_files import side_files, write_side_files
+from megatron_srpo.files import sync, unwritable
 from megatron_srpo.recipe.model_config import ModelConfig
 
 _TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -90,6 +93,14 @@ def _collect(part: Sequence[Binding], dtypes: dict[str, torch.dtype]) -> dict[st
     return collected
 
 
+def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+        sync(path)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, OSError(str(error))) from error
+
+
 def _finish(gathered: list[tuple[dict[str, str], int]], model: ModelConfig, temporary: Path, target: Path) -> None:
     weight_map = {name: file for names, _ in gathered for name, file in names.items()}
     files = sorted(set(weight_map.values()))
@@ -104,8 +115,9 @@ def _finish(gathered: list[tuple[dict[str, str], int]], model: ModelConfig, temp
             "weight_map": {name: final[file] for name, file in sorted(weight_map.items())},
         }
         (temporary / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    for path in sorted(model.folder.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja") and path.name != INDEX:
-            shutil.copy2(path, temporary / path.name)
+    write_side_files(temporary, side_files(model.folder, with_index=False))
+    for path in [*temporary.iterdir(), temporary]:
+        sync(path)
     shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)
+    sync(target.parent)
