@@ -170,7 +170,9 @@ class Saver:
             dist.gather_object(report, reports, group=self._group)
             outcome: list[str | None] = [None]
             if reports is not None:
-                outcome = [self._finish(folder, contents, reports)]
+                # Before the others know: who speaks with the controller should be the first to raise it.
+                self._problem = self._finish(folder, contents, reports)
+                outcome = [self._problem]
             dist.broadcast_object_list(outcome, group=self._group)
             self._problem = outcome[0]
         except Exception as error:  # a rank has gone; raised by the next call
