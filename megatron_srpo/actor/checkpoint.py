@@ -73,24 +73,36 @@ def _way_out(folder: Path, is_another: bool) -> str:
 
 
 def _first_problem(folder: Path, version: int) -> str | None:
-    """What is wrong with a checkpoint, the same answer on every rank; each has looked at its share."""
+    """What is wrong with a checkpoint, the same answer on every rank; each has looked at its share of the files."""
     found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(found, _problems_of_share(folder, version))
-    return next((problem for problems in found for problem in problems), None)
+    problem = next((problem for problems in found for problem in problems), None)
+    if problem is not None:
+        return problem
+    # A checksum does not say who wrote a file: what torch would unpickle is looked at before it does.
+    answer = [_foreign_code(folder) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(answer, src=0)
+    return answer[0]
 
 
 def _problems_of_share(folder: Path, version: int) -> list[str]:
     try:
         manifest = Manifest.read(folder)
-        problems = check_files(folder, share_of(manifest.files, dist.get_rank(), dist.get_world_size()))
-        if manifest.weight_version != version:
-            problems.append(f"{folder}: its manifest is of weight version {manifest.weight_version}")
-        # A checksum does not say who wrote a file: what torch would unpickle is looked at first.
-        if dist.get_rank() == 0 and not problems:
-            _refuse_code(folder)
     except SrpoError as error:
         return [str(error)]
+    problems = check_files(folder, share_of(manifest.files, dist.get_rank(), dist.get_world_size()))
+    if manifest.weight_version != version:
+        problems.append(f"{folder}: its manifest is of weight version {manifest.weight_version}")
     return problems
+
+
+def _foreign_code(folder: Path) -> str | None:
+    """A sentence when a pickle of the checkpoint is anything but plain values and tensors."""
+    try:
+        _refuse_code(folder)
+    except SrpoError as error:
+        return str(error)
+    return None
 
 
 def _refuse_code(folder: Path) -> None:
@@ -105,7 +117,7 @@ def _refuse_code(folder: Path) -> None:
                 content = file.read(piece.length)
             try:
                 torch.load(io.BytesIO(content), weights_only=True)
-            except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
                 raise SrpoError(
                     f"{folder / piece.file}: {piece.key} is more than plain values ({error})"
                 ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -19,20 +20,35 @@ def connections(ours: psutil.Process, theirs: Sequence[psutil.Process]) -> list[
     return [end.fd for end in _established(ours) if end.raddr in ends]
 
 
-def sever(process: psutil.Process, descriptors: Sequence[int]) -> None:
-    """Shut sockets of a process down in both directions, as a broken network does; skips where it is forbidden."""
+def sever(process: psutil.Process, descriptors: Sequence[int]) -> int:
+    """Shut sockets of a process down in both directions, as a broken network does; skips where it is forbidden.
+
+    Returns how many: one that the process has closed by now is none.
+    """
+    done = 0
     libc = ctypes.CDLL(None, use_errno=True)
     handle = os.pidfd_open(process.pid)
     try:
         for descriptor in descriptors:
             copy = libc.syscall(_PIDFD_GETFD, handle, descriptor, 0)
+            if copy < 0 and ctypes.get_errno() == errno.EBADF:
+                continue
             if copy < 0:
                 reason = os.strerror(ctypes.get_errno())
                 pytest.skip(f"pidfd_getfd: {reason}; sockets of other processes cannot be had here")
             with socket.socket(fileno=copy) as connection:
-                connection.shutdown(socket.SHUT_RDWR)
+                done += _shut(connection)
     finally:
         os.close(handle)
+    return done
+
+
+def _shut(connection: socket.socket) -> int:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:  # another file by now, or no longer connected
+        return 0
+    return 1
 
 
 def _established(process: psutil.Process) -> list[psutil._common.pconn]:

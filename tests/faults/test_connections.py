@@ -32,12 +32,12 @@ LINKS: list[tuple[str, str, Ends, str | None]] = [
 ]
 
 
-def soon(find: Callable[[], list[int]]) -> list[int]:
-    """What is found within some seconds: between two requests there may be no connection."""
+def soon(ours: psutil.Process, theirs: list[psutil.Process]) -> int:
+    """Sever what connects them within some seconds: between two requests there may be no connection."""
     deadline = time.monotonic() + 20
-    while not (found := find()) and time.monotonic() < deadline:
+    while not (done := sever(ours, connections(ours, theirs))) and time.monotonic() < deadline:
         time.sleep(0.005)
-    return found
+    return done
 
 
 @pytest.mark.slow
@@ -51,9 +51,7 @@ def test_a_run_whose_connections_break_goes_on_to_the_same_bits(undisturbed: Und
         if what == "weights":  # the group of trainer and engine is made with the first exchange
             life.wait_for("a group is recorded")
         ours, theirs = ends(life.roles_now())
-        cut = soon(lambda ours=ours, theirs=theirs: connections(ours, theirs))
-        assert cut, f"{what}: no connection was found"
-        sever(ours, cut)
+        assert soon(ours, theirs), f"{what}: no connection was found"
         code, _, err = life.end()
         if named is None:
             assert code == 0, f"{what}: {err}"
