@@ -73,7 +73,7 @@ def _way_out(folder: Path, is_another: bool) -> str:
 
 
 def _first_problem(folder: Path, version: int) -> str | None:
-    """What is wrong with a checkpoint, the same answer on every rank; each has looked at its share of the files."""
+    """What is wrong with a checkpoint, the same answer on every rank; each looks at its share of the files."""
     found: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(found, _problems_of_share(folder, version))
     problem = next((problem for problems in found for problem in problems), None)
