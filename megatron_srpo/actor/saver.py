@@ -95,6 +95,7 @@ class Saver:
         self._copied.set()
         self._stall = 0.0
         self._problem: str | None = None
+        self._lost: Exception | None = None
         self._saved: SimpleQueue[Saved] = SimpleQueue()
         if self._rank == 0:
             for left in [*root.glob("saving-*"), *root.glob("dropping-*")]:
@@ -128,7 +129,10 @@ class Saver:
         self.check()
 
     def check(self) -> None:
-        """Raise SrpoError when a save has failed."""
+        """Raise SrpoError when a save has failed, RuntimeError when another rank has gone meanwhile."""
+        if self._lost is not None:
+            # Not a sentence for the user: why the other rank has gone is the controller's to tell.
+            raise RuntimeError("a save lost its connection to another rank") from self._lost
         if self._problem is not None:
             raise SrpoError(self._problem)
 
@@ -175,8 +179,9 @@ class Saver:
                 outcome = [self._problem]
             dist.broadcast_object_list(outcome, group=self._group)
             self._problem = outcome[0]
-        except Exception as error:  # a rank has gone; raised by the next call
-            self._problem = f"the checkpoint of step {contents.version} is not saved: {cause_of(error)}"
+        except Exception as error:
+            self._lost = error
+            return
         if self._rank == 0 and self._problem is None:
             size = sum(path.stat().st_size for path in checkpoint_folder(self._root, contents.version).iterdir())
             self._saved.put(Saved(contents.version, size, self._stall, time.monotonic() - started))
