@@ -252,4 +252,6 @@ def test_a_journal_that_has_lost_steps_is_refused(recipe: Path, straight: Path, 
     shutil.copytree(straight, run_dir)
     shutil.rmtree(run_dir / "model")
     (run_dir / "rollouts" / f"step-{STEPS - 1:06d}.parquet").unlink()
-    assert "newest checkpoint is of step 3" in failure(recipe, run_dir)
+    assert "step-000002.parquet: is missing, and the checkpoint of step 3 was trained on it" in failure(
+        recipe, run_dir
+    )
