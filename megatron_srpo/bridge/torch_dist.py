@@ -98,6 +98,7 @@ class HashingStream:
         self._file = path.open("wb", buffering=0)
         self.hash = xxhash.xxh3_128()
         self.size = 0
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         """All of `data`; a raw file may take less at a time."""
@@ -106,9 +107,16 @@ class HashingStream:
             left = whole[start : start + _BLOCK]
             self.hash.update(left)
             while len(left):
-                left = left[self._file.write(left) :]
+                left = left[self._put(left) :]
         self.size += len(whole)
         return len(whole)
+
+    def _put(self, data: memoryview) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         """Nothing is held back."""
@@ -151,7 +159,11 @@ class PieceWriter:
 
     def _save(self, value: Any) -> tuple[int, int]:
         start = self._stream.size
-        torch.save(value, self._stream)
+        try:
+            torch.save(value, self._stream)
+        except RuntimeError as error:
+            # When a write fails torch's archive complains of its own position at last, and hides why.
+            raise (self._stream.error or error) from error
         return start, self._stream.size - start
 
     def __enter__(self) -> Self:
