@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -262,12 +263,23 @@ with LocalSandbox(SandboxSection(), level) as sandbox:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="all tests run as an ordinary user already")
 @pytest.mark.parametrize("level", LEVELS)
-def test_an_ordinary_user_has_the_same_walls(level: str, tmp_path: Path) -> None:
+def test_an_ordinary_user_has_the_same_walls(level: str) -> None:
     """Where root makes them, some are others: users, groups, and who may map them."""
-    script = tmp_path / "user.py"
-    script.write_text(USER)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    # Not in `tmp_path`: the folders above it are for root alone, and how many there are depends on the runner.
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        script = Path(folder, "user.py")
+        script.write_text(USER)
+        attacked_by_a_user(script, level)
+
+
+def attacked_by_a_user(script: Path, level: str) -> None:
+    """Run `script`, which is `USER`, as nobody under the first interpreter that nobody can start.
+
+    Raises:
+        AssertionError: a wall did not hold, or the script failed.
+        pytest.skip.Exception: there is no such interpreter.
+    """
     environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]), "PYTHONDONTWRITEBYTECODE": "1"}
     names = ("reads files", "reads processes", "removes files", "mounts", "forks", "signals", "changes who it is")
     attacks = [(outside.ATTACKS | processes.ATTACKS)[name].program for name in names]
@@ -282,6 +294,7 @@ def test_an_ordinary_user_has_the_same_walls(level: str, tmp_path: Path) -> None
             continue
         if "ModuleNotFoundError" in done.stderr or "PermissionError" in done.stderr:
             continue
+        assert done.returncode == 0, done.stderr
         first, *attacked, last = json.loads(done.stdout)
         assert (first, last) == (["ok", "1\n"], ["ok", "2\n"])
         for name, (status, output) in zip(names, attacked, strict=True):
