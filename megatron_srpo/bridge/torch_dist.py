@@ -141,7 +141,7 @@ class PieceWriter:
 
     def add(self, key: str, shape: Iterable[int], offsets: Iterable[int], tensor: torch.Tensor) -> None:
         """Append the chunk of global tensor `key` of `shape` that begins at `offsets`; a CPU tensor, any dtype."""
-        with _without_crc():
+        with without_crc():
             start, length = self._save(_with_storage_of_its_own(tensor))
         self.pieces.append(
             Piece(key, tuple(shape), tuple(offsets), tuple(tensor.shape), tensor.dtype, self.name, start, length)
@@ -176,8 +176,11 @@ class PieceWriter:
 
 
 @contextlib.contextmanager
-def _without_crc() -> Iterator[None]:
-    """Tensors are saved at twice the speed without torch's own sums; ours cover the whole file."""
+def without_crc() -> Iterator[None]:
+    """Tensors are saved at twice the speed without torch's own sums; ours cover the whole file.
+
+    The option belongs to the process: whoever writes from several threads holds it around all of them.
+    """
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:

@@ -30,9 +30,9 @@ from megatron_srpo.convert.hf_files import (
 from megatron_srpo.convert.megatron_files import MegatronWeights
 from megatron_srpo.convert.options import DTYPES, FILE_BYTES, FP8, Options, memory_budget
 from megatron_srpo.convert.parameters import Parameter, Part, parameters, size_in_bytes
-from megatron_srpo.convert.work import Work, write_failed
+from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import sync
+from megatron_srpo.files import sync, unwritable
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
 from megatron_srpo.recipe.model_folder import INDEX
 
@@ -95,7 +95,7 @@ def megatron_to_hf(source: Path, target: Path, options: Options, console: Consol
         side_files.write_side_files(work.folder, wanted.contents)
         work.commit()
     except OSError as error:
-        raise write_failed(error, Path(error.filename or work.folder), 0) from None
+        raise unwritable(Path(error.filename or work.folder), error) from None
     finally:
         work.close()
 
@@ -221,7 +221,7 @@ def _write(file: FileLayout, wanted: Target, weights: MegatronWeights, work: Wor
             stream.close(is_whole)
         sync(work.folder)
     except OSError as error:
-        raise write_failed(error, path, wanted.sizes()[file.name]) from None
+        raise unwritable(path, error) from None
     work.finish(file.name, stream.size, stream.hash.hexdigest())
 
 

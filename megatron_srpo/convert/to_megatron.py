@@ -6,8 +6,6 @@ layout can load.  Files are cut by size alone, so the number of threads changes 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +13,15 @@ import torch
 from rich.console import Console
 
 import megatron_srpo
-from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, write_index
+from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, without_crc, write_index
 from megatron_srpo.checkpoints.manifest import MANIFEST, sealed
 from megatron_srpo.convert import side_files, threads
 from megatron_srpo.convert.hf_files import FileLayout, HfWeights, aligned, tensor_in
 from megatron_srpo.convert.options import DTYPES, Options, memory_budget
 from megatron_srpo.convert.parameters import Parameter, Part, extra_states, parameters, size_in_bytes
-from megatron_srpo.convert.work import Work, write_failed
+from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import checksum, replace_file, sync
+from megatron_srpo.files import checksum, replace_file, sync, unwritable
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.model_folder import check_model_folder, fingerprint
 
@@ -90,7 +88,7 @@ def hf_to_megatron(source: Path, target: Path, options: Options, console: Consol
         largest = max(chunk.size for file in files for chunk in file.chunks)
         largest = max(largest, *(tensor.size for tensor in weights.tensors.values()))
         total = sum(chunk.size for file in files for chunk in file.chunks)
-        with threads.progress_bar("to Megatron", total, console) as advance, _without_crc():
+        with threads.progress_bar("to Megatron", total, console) as advance, without_crc():
             flow = threads.Flow(memory_budget(largest), advance)
             for file in files:
                 if file.name in work.done:
@@ -100,17 +98,6 @@ def hf_to_megatron(source: Path, target: Path, options: Options, console: Consol
         _finish(work, files, model, weights, options)
     finally:
         work.close()
-
-
-@contextlib.contextmanager
-def _without_crc() -> Iterator[None]:
-    """No sums of torch's own for all threads; the option belongs to the process, not to a thread."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(before)
 
 
 def _arguments(source: Path, options: Options) -> dict[str, object]:
@@ -214,7 +201,7 @@ def _write(file: DistcpFile, weights: HfWeights, work: Work, flow: threads.Flow)
                 flow.advance(chunk.size)
         sync(work.folder)
     except OSError as error:
-        raise write_failed(error, work.folder / file.name, file.size) from None
+        raise unwritable(work.folder / file.name, error) from None
     places = [(piece.start, piece.length) for piece in writer.pieces]
     work.finish(file.name, writer.written.size, writer.written.xxh3_128, places)
 
@@ -266,7 +253,7 @@ def _finish(work: Work, files: list[DistcpFile], model: ModelConfig, weights: Hf
         replace_file(work.folder / MANIFEST, sealed(manifest))
         work.commit()
     except OSError as error:
-        raise write_failed(error, Path(error.filename or work.folder), 0) from None
+        raise unwritable(Path(error.filename or work.folder), error) from None
 
 
 def _pieces(work: Work, files: list[DistcpFile]) -> list[Piece]:

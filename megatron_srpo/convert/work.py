@@ -7,7 +7,6 @@ writes the others again.  The folder gets its final name as the last step.
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from dataclasses import dataclass
@@ -117,13 +116,3 @@ def refuse_existing(target: Path) -> None:
         raise SrpoError(f"{target}: is there already and is no folder; give a new name")
     if target.is_dir() and any(target.iterdir()):
         raise SrpoError(f"{target}: is there already and not empty; remove it or give a new name")
-
-
-def write_failed(error: OSError, path: Path, size: int) -> SrpoError:
-    """What to tell when a file of `size` bytes could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SrpoError(
-            f"{path}: no space left on the disk, the file needs {size} bytes; make room and run the same command "
-            "again, it goes on with what is whole"
-        )
-    return SrpoError(f"{path}: cannot be written ({one_line(error)})")

@@ -77,9 +77,8 @@ class RolloutCollector:
                     return
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    group = (
-                        task.result()
-                    )  # others that failed too are looked at in the end: asyncio prints them else
+                    # Others that failed too are looked at in the end: asyncio prints them else.
+                    group = task.result()
                     tasks.remove(task)
                     yield group
         finally:
