@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +19,8 @@ import xxhash
 from megatron_srpo.errors import SrpoError, one_line
 
 _BLOCK = 4 * 2**20  # bytes read at a time
-_ERRNO = re.compile(r"\[errno (\d+)\]", re.IGNORECASE)
+# As pyarrow and as safetensors put it: their errors have no number.
+_ERRNO = re.compile(r"(?:\[errno|\(os error) (\d+)", re.IGNORECASE)
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
@@ -41,9 +43,7 @@ def _whole(path: Path) -> Iterator[Path]:
     """The name to write under; what is written there takes the file's place at the end."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-            sync(path.parent.parent)
+        make_folder(path.parent)
         yield temporary
         sync(temporary)
         temporary.rename(path)
@@ -56,7 +56,6 @@ def _whole(path: Path) -> Iterator[Path]:
 
 def unwritable(path: Path, error: OSError) -> SrpoError:
     """What to say of a file that a disk does not take."""
-    # pyarrow's errors have no number, but name one in their text.
     told = _ERRNO.search(str(error))
     number = error.errno or (int(told.group(1)) if told else 0)
     words = os.strerror(number) if number else one_line(error)
@@ -65,6 +64,26 @@ def unwritable(path: Path, error: OSError) -> SrpoError:
         f"{path}: cannot be written ({words}); {advice} and start again: everything that was recorded before is "
         "kept"
     )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, so that a crash of the machine does not lose them."""
+    missing = list(takewhile(lambda path: not path.exists(), (folder, *folder.parents)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync(path.parent)
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether what somebody else's file names is a file right in the folder that it speaks of."""
+    return is_inside(name) and "/" not in str(name)
+
+
+def is_inside(name: object) -> bool:
+    """Whether what somebody else's file names lies in the folder that it speaks of, or in one below it."""
+    if not isinstance(name, str) or "\0" in name:
+        return False
+    return all(part not in ("", ".", "..") for part in name.split("/"))
 
 
 def sync(path: Path) -> None:

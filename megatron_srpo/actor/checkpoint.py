@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
@@ -16,7 +14,7 @@ from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.random_states import as_sharded, random_states, restore_random_states
 from megatron_srpo.actor.step import Actor
-from megatron_srpo.bridge.torch_dist import read_common, read_index
+from megatron_srpo.bridge.torch_dist import refuse_code
 from megatron_srpo.checkpoints.manifest import Layout, Manifest, checkpoint_folder, checkpoint_versions
 from megatron_srpo.checkpoints.verify import check_files, share_of
 from megatron_srpo.errors import SrpoError, one_line
@@ -27,10 +25,10 @@ METADATA = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_a
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a start goes on from: the weight version, and sentences about newer checkpoints that are broken."""
+    """What a start goes on from: the weight version, and what is wrong with newer checkpoints, by version."""
 
     version: int
-    broken: tuple[str, ...] = ()
+    broken: Mapping[int, str] = field(default_factory=dict)
 
 
 def layout_of(ranks: Ranks) -> Layout:
@@ -48,20 +46,20 @@ def resume(actor: Actor, root: Path, fall_back: bool) -> Resumed:
     Raises:
         SrpoError: naming the file, on all ranks, when a checkpoint is broken and may not or cannot be passed over.
     """
-    broken: list[str] = []
+    broken: dict[int, str] = {}
     versions = checkpoint_versions(root)
     for version in reversed(versions):
         problem = _first_problem(checkpoint_folder(root, version), version)
         if problem is None:
             load_checkpoint(actor, root, version)
-            return Resumed(version, tuple(broken))
+            return Resumed(version, broken)
         if not fall_back:
             raise SrpoError(f"{problem}; {_way_out(checkpoint_folder(root, version), version != versions[0])}")
-        broken.append(problem)
+        broken[version] = problem
     if broken:
         raise SrpoError(
-            f"{broken[-1]}, and no checkpoint in {root} is whole; restore one, or remove them all to train on the "
-            "recorded steps from the beginning"
+            f"{broken[versions[0]]}, and no checkpoint in {root} is whole; restore one, or remove them all to "
+            "train on the recorded steps from the beginning"
         )
     return Resumed(actor.version)
 
@@ -99,28 +97,10 @@ def _problems_of_share(folder: Path, version: int) -> list[str]:
 def _foreign_code(folder: Path) -> str | None:
     """A sentence when a pickle of the checkpoint is anything but plain values and tensors."""
     try:
-        _refuse_code(folder)
+        refuse_code(folder)
     except SrpoError as error:
         return str(error)
     return None
-
-
-def _refuse_code(folder: Path) -> None:
-    """Raise SrpoError when a pickle of the checkpoint is anything but plain values and tensors."""
-    read_common(folder)
-    for pieces in read_index(folder).values():
-        for piece in pieces:
-            if piece.dtype is not None:
-                continue
-            with (folder / piece.file).open("rb") as file:
-                file.seek(piece.start)
-                content = file.read(piece.length)
-            try:
-                torch.load(io.BytesIO(content), weights_only=True)
-            except (RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
-                raise SrpoError(
-                    f"{folder / piece.file}: {piece.key} is more than plain values ({error})"
-                ) from None
 
 
 def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
@@ -137,7 +117,7 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
         template["random"] = as_sharded(states, dist.get_rank(), dist.get_world_size())
     try:
         state = dist_checkpointing.load(template, str(folder))
-    except (CheckpointingException, RuntimeError, OSError) as error:
+    except (CheckpointingException, AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise SrpoError(
             f"{folder}: cannot be loaded ({one_line(error)[:300]}); its files are whole, so look whether it "
             "belongs to the recipe's model"

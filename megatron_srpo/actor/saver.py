@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -40,13 +40,11 @@ from megatron_srpo.checkpoints.manifest import (
     checkpoint_versions,
 )
 from megatron_srpo.errors import SrpoError, cause_of
-from megatron_srpo.files import replace_file, sync, unwritable
+from megatron_srpo.files import make_folder, replace_file, sync, unwritable
 from megatron_srpo.recipe.load import resolved_yaml
 from megatron_srpo.recipe.schema import CheckpointSection
 
 RECIPE = "recipe.yaml"
-# How long a rank waits for the others' files: longer than any disk takes.
-_LONGEST = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -84,22 +82,25 @@ class Saved:
 class Saver:
     """Checkpoints of one actor in `root`, which all ranks share; one is written at a time."""
 
-    def __init__(self, root: Path, section: CheckpointSection, actor: Actor) -> None:
-        """Every rank calls it; what a crash has left behind is removed."""
-        self._root, self._section = root, section
+    def __init__(self, root: Path, section: CheckpointSection, actor: Actor, broken: Collection[int] = ()) -> None:
+        """Every rank calls it; what a crash has left behind is removed.
+
+        `broken` are the versions of checkpoints that the start has passed over.
+        """
+        self._root, self._section, self._broken = root, section, set(broken)
         self._rank = dist.get_rank()
-        self._group = dist.new_group(backend="gloo", timeout=_LONGEST)
+        # The limit that counts is that of `wait`, which knows what to say.
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=2 * section.timeout_seconds))
         self._buffer = HostBuffer(actor.platform.device)
         self._thread: Thread | None = None
         self._copied = Event()
         self._copied.set()
-        self._stall = 0.0
+        self._version, self._started, self._stall = 0, 0.0, 0.0
         self._problem: str | None = None
         self._lost: Exception | None = None
         self._saved: SimpleQueue[Saved] = SimpleQueue()
         if self._rank == 0:
-            for left in [*root.glob("saving-*"), *root.glob("dropping-*")]:
-                shutil.rmtree(left)
+            _remove([*root.glob("saving-*"), *root.glob("dropping-*")])
 
     def start(self, actor: Actor, run: RunFacts | None) -> None:
         """Begin to save the actor's version, after the last save is whole.
@@ -107,13 +108,14 @@ class Saver:
         Raises:
             SrpoError: when that one failed.
         """
-        started = time.monotonic()
+        called = time.monotonic()
         self.wait()
         contents = self._contents(actor, run)
         self._copied.clear()
-        self._thread = Thread(target=self._save, args=(contents, started), name="saver", daemon=True)
+        self._version, self._started = contents.version, time.monotonic()
+        self._thread = Thread(target=self._save, args=(contents, called), name="saver", daemon=True)
         self._thread.start()
-        self._stall = time.monotonic() - started
+        self._stall = time.monotonic() - called
 
     def wait_copied(self) -> None:
         """Return when the weights may be changed without harm to the save in hand."""
@@ -122,9 +124,15 @@ class Saver:
         self._stall += time.monotonic() - started
 
     def wait(self) -> None:
-        """Return when the last save is whole; raises SrpoError when it failed."""
+        """Return when the last save is whole; raises SrpoError when it failed or takes too long."""
         if self._thread is not None:
-            self._thread.join()
+            limit = self._section.timeout_seconds
+            self._thread.join(max(0.0, self._started + limit - time.monotonic()))
+            if self._thread.is_alive():
+                raise SrpoError(
+                    f"{self._root}: the checkpoint of step {self._version} is not whole after {limit:g} seconds "
+                    "(checkpoint.timeout_seconds): a rank or its disk hangs; see to that and start again"
+                )
             self._thread = None
         self.check()
 
@@ -132,7 +140,7 @@ class Saver:
         """Raise SrpoError when a save has failed, RuntimeError when another rank has gone meanwhile."""
         if self._lost is not None:
             # Not a sentence for the user: why the other rank has gone is the controller's to tell.
-            raise RuntimeError("a save lost its connection to another rank") from self._lost
+            raise RuntimeError(f"a save has lost another rank: {cause_of(self._lost)}") from self._lost
         if self._problem is not None:
             raise SrpoError(self._problem)
 
@@ -196,7 +204,7 @@ class Saver:
         name = f"__{self._rank}_0.distcp"
         try:
             copies = self._copy(contents)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             writer = PieceWriter(folder, name)
             with writer:
                 for shard, copy in zip(contents.shards, copies, strict=True):
@@ -205,23 +213,26 @@ class Saver:
                     writer.add_object(key, value)
         except OSError as error:
             return Report(problem=str(unwritable(folder / name, error)))
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # whatever it is, the other ranks wait for an answer
             return Report(problem=f"{folder / name}: cannot be written ({cause_of(error)})")
         return Report(writer.pieces, [writer.written])
 
     def _finish(self, folder: Path, contents: Contents, reports: Sequence[Report]) -> str | None:
         """Make a checkpoint of what the ranks have written; returns a sentence when that is impossible."""
-        problems = [report.problem for report in reports if report.problem is not None]
+        problem = next((report.problem for report in reports if report.problem is not None), None)
         try:
-            if not problems:
+            if problem is None:
                 self._commit(folder, contents, reports)
-                return None
         except SrpoError as error:
-            problems = [str(error)]
+            problem = str(error)
         except OSError as error:
-            problems = [str(unwritable(folder, error))]
-        shutil.rmtree(folder, ignore_errors=True)
-        return f"the checkpoint of step {contents.version} is not saved: {problems[0]}"
+            problem = str(unwritable(folder, error))
+        except Exception as error:  # whatever it is, the other ranks wait for an answer
+            problem = f"{folder}: cannot be written ({cause_of(error)})"
+        if problem is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return f"the checkpoint of step {contents.version} is not saved: {problem}"
+        return self._drop_superfluous(contents.version)
 
     def _commit(self, folder: Path, contents: Contents, reports: Sequence[Report]) -> None:
         pieces = [piece for report in reports for piece in report.pieces]
@@ -242,8 +253,17 @@ class Saver:
             self._drop(contents.version)
         folder.rename(target)
         sync(self._root)
-        for version in superfluous(checkpoint_versions(self._root), self._section):
-            self._drop(version)
+        self._broken.discard(contents.version)
+
+    def _drop_superfluous(self, version: int) -> str | None:
+        """Remove what need not be kept beside the whole checkpoint of `version`; a sentence when it stays."""
+        for old in superfluous(checkpoint_versions(self._root), version, self._broken, self._section):
+            try:
+                self._drop(old)
+            except OSError as error:
+                where = checkpoint_folder(self._root, old)
+                return f"{where}: cannot be removed ({error.strerror}), and is not kept; remove it and start again"
+        return None
 
     def _drop(self, version: int) -> None:
         """Remove a checkpoint; it stops being one before its first file goes."""
@@ -252,10 +272,27 @@ class Saver:
         shutil.rmtree(dropping)
 
 
-def superfluous(versions: Sequence[int], section: CheckpointSection) -> list[int]:
-    """The versions, of all in order, that are not kept: all but the newest `keep` and every `keep_every`-th."""
-    old = versions[: -section.keep]
-    return [v for v in old if section.keep_every is None or v % section.keep_every]
+def superfluous(
+    versions: Sequence[int], newest: int, broken: Collection[int], section: CheckpointSection
+) -> list[int]:
+    """The versions, of all in order, that are not kept: all but the last `keep` and every `keep_every`-th.
+
+    `newest` has just become whole.  Those behind it belong to steps that are trained again and are replaced then.
+    `broken` are those that the start has passed over; the ones before `newest` are of no more use.
+    """
+    past = [v for v in versions if v <= newest]
+    whole = [v for v in past if v == newest or v not in broken]
+    old = [v for v in whole[: -section.keep] if section.keep_every is None or v % section.keep_every]
+    return old + [v for v in past if v not in whole]
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    """Remove what a killed save has left behind."""
+    for folder in folders:
+        try:
+            shutil.rmtree(folder)
+        except OSError as error:
+            raise SrpoError(f"{folder}: cannot be removed ({error.strerror}); remove it and start again") from None
 
 
 def common_state(actor: Actor) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Worker:
         model_config = read_model_config(recipe.model.path)
         self.actor: Actor = build_actor(recipe, model_config, ranks, platform, load_weights)
         self.resumed = resume(self.actor, checkpoints, recipe.checkpoint.fall_back)
-        self.saver = Saver(checkpoints, recipe.checkpoint, self.actor)
+        self.saver = Saver(checkpoints, recipe.checkpoint, self.actor, self.resumed.broken)
         self.bindings = bind(self.actor.chunks, model_config)
         self.sender = WeightSender(
             self.bindings,
@@ -70,7 +70,7 @@ class Worker:
         present = sorted((group for group in groups if group is not None), key=lambda group: group.name)
         return {
             "version": self.resumed.version,
-            "broken_checkpoints": self.resumed.broken,
+            "broken_checkpoints": list(self.resumed.broken.values()),
             "backend": self.actor.platform.collectives,
             "groups": [group_as_message(group) for group in present],
         }

@@ -13,19 +13,18 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from megatron_srpo.actor.parallel import Ranks
-from megatron_srpo.bridge.reader import INDEX, CheckpointReader
+from megatron_srpo.bridge.reader import CheckpointReader
+from megatron_srpo.bridge.side_files import side_files, write_side_files
 from megatron_srpo.bridge.weights import Binding, gather, merged_shapes, shared_and_experts
-from megatron_srpo.convert.side_files import side_files, write_side_files
 from megatron_srpo.files import sync, unwritable
 from megatron_srpo.recipe.model_config import ModelConfig
-
-_TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+from megatron_srpo.recipe.model_folder import INDEX
 
 
 def stored_dtypes(model: ModelConfig, bindings: Sequence[Binding]) -> dict[str, torch.dtype]:
     """The dtype that each tensor of this stage has in the model folder."""
     reader = CheckpointReader(model.folder)
-    return {name: _TORCH_DTYPES[reader.dtype(name)] for binding in bindings for name in binding.hf}
+    return {name: reader.dtype(name) for binding in bindings for name in binding.hf}
 
 
 def export_hf(
@@ -42,8 +41,7 @@ def export_hf(
     """
     temporary = target.with_name(target.name + ".tmp")
     if dist.get_rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        _make(temporary)
     dist.barrier()
     shared, experts = shared_and_experts(bindings)
     dtypes = stored_dtypes(model, bindings)
@@ -57,14 +55,26 @@ def export_hf(
         tensors = _collect(part, dtypes)
         if tensors:
             file = f"model-rank{dist.get_rank():05d}-{number:05d}.safetensors"
-            save_file(tensors, temporary / file, metadata={"format": "pt"})
+            write_tensors(tensors, temporary / file)
             written |= dict.fromkeys(tensors, file)
             total += sum(t.numel() * t.element_size() for t in tensors.values())
     gathered: list[tuple[dict[str, str], int] | None] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, (written, total))
     if dist.get_rank() == 0:
-        _finish([entry for entry in gathered if entry is not None], model, temporary, target)
+        try:
+            _finish([entry for entry in gathered if entry is not None], model, temporary, target)
+        except OSError as error:
+            raise unwritable(temporary, error) from error
     dist.barrier()
+
+
+def _make(folder: Path) -> None:
+    """An empty folder, whatever a killed export has left there."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _parts(
@@ -93,7 +103,8 @@ def _collect(part: Sequence[Binding], dtypes: dict[str, torch.dtype]) -> dict[st
     return collected
 
 
-def _write(tensors: dict[str, torch.Tensor], path: Path) -> None:
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file, synced; raises SrpoError when the disk does not take it."""
     try:
         save_file(tensors, path, metadata={"format": "pt"})
         sync(path)

@@ -46,7 +46,8 @@ def quantize_blocks(weight: torch.Tensor, name: str = "weight") -> tuple[torch.T
     scales = block_scales(weight, name)
     out = torch.empty(weight.shape, dtype=FP8)
     for row, rows in _bands(weight):
-        scaled = rows.div_(_spread(scales[row // BLOCK :], rows.shape))
+        first, last = row // BLOCK, -(-(row + rows.shape[0]) // BLOCK)
+        scaled = rows.div_(_spread(scales[first:last], rows.shape))
         out[row : row + rows.shape[0]] = scaled.to(FP8)  # at most 448 and a rounding of float32, which is 448
     return out, scales
 
@@ -79,11 +80,6 @@ def workspace(shape: tuple[int, ...]) -> int:
 
 def _rows_at_once(columns: int) -> int:
     return BLOCK * max(1, _AT_ONCE // (BLOCK * columns))
-
-
-def dequantize_blocks(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """The float32 values that [o, i] 8-bit numbers and their scales stand for."""
-    return weight.float() * _spread(scales, weight.shape)
 
 
 def quantization_config(unquantized: list[str]) -> dict[str, object]:

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 
+from megatron_srpo.bridge.hf_files import STORED
 from megatron_srpo.errors import SrpoError
-
-INDEX = "model.safetensors.index.json"
+from megatron_srpo.recipe.model_folder import INDEX, SINGLE
 
 
 class CheckpointReader:
@@ -32,16 +33,16 @@ class CheckpointReader:
             raise SrpoError(f"{self.folder}: tensor {name} is missing; the model's config.json asks for it")
         return self._open(self._where[name]).get_slice(name)
 
-    def dtype(self, name: str) -> str:
-        """The stored type as safetensors spells it, such as F32 or BF16."""
-        return str(self.slice(name).get_dtype())
+    def dtype(self, name: str) -> torch.dtype:
+        """The type that it is stored in."""
+        return STORED[str(self.slice(name).get_dtype())]
 
     def _locate(self) -> dict[str, Path]:
         index = self.folder / INDEX
         if index.exists():
             weight_map = json.loads(index.read_text())["weight_map"]
             return {name: self.folder / file for name, file in weight_map.items()}
-        single = self.folder / "model.safetensors"
+        single = self.folder / SINGLE
         return {name: single for name in self._open(single).keys()}  # noqa: SIM118 (not a mapping)
 
     def _open(self, path: Path) -> Any:

@@ -33,7 +33,7 @@ from torch.distributed.checkpoint import metadata as dcp
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
 
 from megatron_srpo.errors import SrpoError, one_line
-from megatron_srpo.files import replace_file
+from megatron_srpo.files import is_plain_name, replace_file
 
 METADATA = ".metadata"
 COMMON = "common.pt"
@@ -224,6 +224,13 @@ def write_index(folder: Path, pieces: Iterable[Piece], common: Mapping[str, Any]
     return written
 
 
+# What reading a broken or hostile pickle may raise.
+_BAD_PICKLE = (
+    *(OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError),
+    *(MemoryError, OverflowError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile),
+)
+
+
 class _HarmlessUnpickler(pickle.Unpickler):
     """Knows the classes of `_HARMLESS` and torch's dtypes, and refuses every other."""
 
@@ -254,7 +261,7 @@ def read_index(folder: Path) -> dict[str, list[Piece]]:
         with path.open("rb") as file:
             whole = _HarmlessUnpickler(file).load()
         return _pieces_of(whole)
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except _BAD_PICKLE as error:
         raise SrpoError(f"{path}: is not the index of a checkpoint ({one_line(error)}); copy it again") from None
 
 
@@ -272,8 +279,12 @@ def _pieces_of(whole: Any) -> dict[str, list[Piece]]:
                 extent = (tuple(entry.size), tuple(chunk.offsets), tuple(chunk.sizes))
                 found.append(Piece(key, *extent, entry.properties.dtype, *where))
         for piece in found:
-            if "/" in piece.file or piece.file.startswith("."):
+            if not is_plain_name(piece.file):
                 raise ValueError(f"{key} lies in {piece.file!r}, which is no file of the folder")
+            if not all(isinstance(n, int) and n >= 0 for n in (piece.start, piece.length, *piece.offsets)):
+                raise ValueError(f"{key} lies at {piece.start!r}, {piece.length!r} bytes")
+        if not found:
+            raise ValueError(f"{key} has no content")
         pieces[key] = sorted(found, key=lambda piece: piece.offsets)
     return pieces
 
@@ -282,31 +293,30 @@ def read_common(folder: Path) -> dict[str, Any]:
     """The part that all ranks share; raises SrpoError when it is broken or holds more than plain values."""
     try:
         common = torch.load(folder / COMMON, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        return dict(common)
+    except _BAD_PICKLE as error:
         raise SrpoError(f"{folder / COMMON}: cannot be read as plain values ({one_line(error)})") from None
-    return dict(common)
 
 
-def read_piece(folder: Path, piece: Piece, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The tensor of a piece; into `out`, contiguous and of its sizes and dtype, when that is given.
+def refuse_code(folder: Path) -> None:
+    """Raise SrpoError when a pickle of the checkpoint is anything but plain values and tensors.
 
-    Raises:
-        SrpoError: when the record is not what the index says.
+    To be called before Megatron's own loading, which unpickles whatever it finds.
     """
-    assert piece.dtype is not None, "objects are read by torch.load"
-    path = folder / piece.file
-    target = torch.empty(piece.sizes, dtype=piece.dtype) if out is None else out
-    assert target.is_contiguous() and target.dtype == piece.dtype and tuple(target.shape) == piece.sizes
-    buffer = memoryview(target.view(-1).view(torch.uint8).numpy())
+    read_common(folder)
+    for pieces in read_index(folder).values():
+        for piece in pieces:
+            if piece.dtype is None:
+                _refuse_object(folder / piece.file, piece)
+
+
+def _refuse_object(path: Path, piece: Piece) -> None:
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            read_into(descriptor, buffer, piece.start + _data_offset(descriptor, piece, len(buffer)))
-        finally:
-            os.close(descriptor)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise SrpoError(f"{path}: the record of {piece.key} cannot be read ({one_line(error)})") from None
-    return target
+        with path.open("rb") as file:
+            file.seek(piece.start)
+            torch.load(io.BytesIO(file.read(piece.length)), weights_only=True)
+    except _BAD_PICKLE as error:
+        raise SrpoError(f"{path}: {piece.key} is more than plain values ({one_line(error)})") from None
 
 
 def data_start(folder: Path, piece: Piece) -> int:
@@ -324,7 +334,7 @@ def data_start(folder: Path, piece: Piece) -> int:
             return piece.start + _data_offset(descriptor, piece, size)
         finally:
             os.close(descriptor)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _BAD_PICKLE as error:
         raise SrpoError(f"{path}: the record of {piece.key} cannot be read ({one_line(error)})") from None
 
 
@@ -371,7 +381,7 @@ def _data_offset(descriptor: int, piece: Piece, size: int) -> int:
     order, data = members.get("byteorder"), members["data/0"]
     if order is not None:
         start = piece.start + _offset_of(descriptor, piece, order)
-        if os.pread(descriptor, order.file_size, start) != b"little":
+        if os.pread(descriptor, len(b"little"), start) != b"little":
             raise ValueError("its byte order is not little-endian")
     if data.compress_type != zipfile.ZIP_STORED or data.file_size != size:
         raise ValueError(f"it does not hold {size} bytes as they are")

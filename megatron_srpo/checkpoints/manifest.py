@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from megatron_srpo.errors import SrpoError, one_line
-from megatron_srpo.files import replace_file
+from megatron_srpo.files import is_inside, replace_file
 
 MANIFEST = "manifest.json"
 CHECKSUM = "manifest_xxh3_128"
@@ -40,6 +40,15 @@ class FileEntry(_Part):
 
     size: int
     xxh3_128: str
+
+
+def _of_the_folder(name: str) -> str:
+    if not is_inside(name):
+        raise ValueError(f"{name!r} is no file of the folder")
+    return name
+
+
+Files = dict[Annotated[str, AfterValidator(_of_the_folder)], FileEntry]
 
 
 class Tensors(_Part):
@@ -100,7 +109,7 @@ class Manifest(_Part):
     scheduler: dict[str, Any]
     rng: str
     run: RunFacts | None
-    files: dict[str, FileEntry]
+    files: Files
 
     def write(self, folder: Path) -> None:
         """Put it in the folder, with its own checksum; the last file of a checkpoint."""
@@ -124,9 +133,8 @@ class Manifest(_Part):
 def files_of(folder: Path) -> dict[str, FileEntry]:
     """The files of a checkpoint of a run or of a conversion; raises SrpoError as `Manifest.read` does."""
     try:
-        named = read_sealed(folder / MANIFEST)["files"]
-        return {name: FileEntry.model_validate(entry) for name, entry in named.items()}
-    except (KeyError, AttributeError, ValidationError) as error:
+        return TypeAdapter(Files).validate_python(read_sealed(folder / MANIFEST)["files"])
+    except (KeyError, ValidationError) as error:
         raise SrpoError(f"{folder / MANIFEST}: names no files with their checksums ({one_line(error)})") from None
 
 

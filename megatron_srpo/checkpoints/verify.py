@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,9 +25,11 @@ def check_files(folder: Path, files: Mapping[str, FileEntry]) -> list[str]:
 def problem_of(path: Path, entry: FileEntry, is_hashed: bool = True) -> str | None:
     """What is wrong with a file, none if nothing is; without hashing only its presence and length count."""
     try:
-        size = path.stat().st_size
-        if size != entry.size:
-            return f"{path}: has {size} bytes, the manifest says {entry.size}"
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            return f"{path}: is no file"
+        if found.st_size != entry.size:
+            return f"{path}: has {found.st_size} bytes, the manifest says {entry.size}"
         if is_hashed and checksum(path) != entry.xxh3_128:
             return f"{path}: is damaged, its content does not fit the manifest's checksum"
     except FileNotFoundError:

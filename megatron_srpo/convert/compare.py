@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
+from megatron_srpo.bridge.hf_files import HfWeights
+from megatron_srpo.bridge.torch_dist import refuse_code
 from megatron_srpo.convert.check_text import PASSAGES
-from megatron_srpo.convert.hf_files import HfWeights
 from megatron_srpo.convert.megatron_files import MegatronWeights
 from megatron_srpo.convert.parameters import parameters
 from megatron_srpo.errors import SrpoError, one_line
@@ -151,17 +152,18 @@ def load_stock(chunks: Sequence[Any], folder: Path) -> None:
     """Fill Megatron models with `dist_checkpointing.load`, refusing what is missing; every rank calls it.
 
     Raises:
-        SrpoError: with Megatron's words when it does not load.
+        SrpoError: when an object of the checkpoint could run code; with Megatron's words when it does not load.
     """
     from megatron.core import dist_checkpointing
     from megatron.core.dist_checkpointing.core import CheckpointingException
 
+    refuse_code(folder)
     state: dict[str, Any] = {f"model{i}": chunk.sharded_state_dict() for i, chunk in enumerate(chunks)}
     try:
         loaded = dist_checkpointing.load(state, str(folder))
         for i, chunk in enumerate(chunks):
             chunk.load_state_dict(loaded[f"model{i}"])
-    except (CheckpointingException, RuntimeError, OSError) as error:
+    except (CheckpointingException, AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
         raise SrpoError(f"{folder}: Megatron cannot load it ({one_line(error)[:300]})") from error
 
 

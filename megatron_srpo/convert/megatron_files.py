@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from megatron_srpo.bridge import side_files
+from megatron_srpo.bridge.hf_files import bytes_of, size_in_bytes
 from megatron_srpo.bridge.torch_dist import METADATA, Piece, data_start, read_index, read_into
 from megatron_srpo.checkpoints.manifest import MANIFEST, files_of, read_sealed
 from megatron_srpo.checkpoints.verify import problem_of
-from megatron_srpo.convert import side_files
-from megatron_srpo.convert.hf_files import bytes_of
-from megatron_srpo.convert.parameters import Parameter, size_in_bytes
+from megatron_srpo.convert.parameters import Parameter
 from megatron_srpo.errors import SrpoError, one_line
 
 _MODEL_KEYS = ("embedding.", "decoder.", "output_layer.")
@@ -103,7 +103,7 @@ class MegatronWeights:
             if key in self.index and self.index[key][0].dtype is not None:
                 shape = self.index[key][0].shape
                 wanted = parameter.global_shape
-                padded = parameter.is_vocabulary and shape[0] >= wanted[0]
+                padded = parameter.is_vocabulary and shape[:1] >= wanted[:1]
                 if shape != wanted and not (padded and shape[1:] == wanted[1:]):
                     raise SrpoError(
                         f"{self.folder}: {key} is {list(shape)}, but config.json asks for {list(wanted)}; "

@@ -7,7 +7,6 @@ numbers they tell where each row of an HF tensor lies, and a conversion becomes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -95,8 +94,7 @@ def _whole(rule: Rule, model: ModelConfig) -> Parameter:
 def _of_layer(rule: Rule, parts: tuple[Part, ...], model: ModelConfig, layer: int) -> Iterator[Parameter]:
     """A rule's parameter in a layer, or one for each expert."""
     keys, shape = _keys(rule, model), _shape(rule, model)
-    of_expert = "{expert}" in rule.hf[0]
-    for expert in range(_experts(model)) if of_expert else (None,):
+    for expert in range(_experts(model)) if rule.of_expert else (None,):
         named = tuple(
             Part(
                 part.name.replace("{layer}", str(layer)).replace("{expert}", str(expert)),
@@ -184,8 +182,3 @@ def _feed_forward(module: str, model: ModelConfig) -> int:
 def _experts(model: ModelConfig) -> int:
     """How many experts a layer has; a model without them has no rule that asks."""
     return model.moe.experts if model.moe is not None else 0
-
-
-def size_in_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """Bytes of a tensor."""
-    return math.prod(shape) * dtype.itemsize

@@ -11,25 +11,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+import xxhash
 from rich.console import Console
 
 import megatron_srpo
-from megatron_srpo.bridge import fp8
-from megatron_srpo.bridge.torch_dist import HashingStream
-from megatron_srpo.convert import side_files, threads
-from megatron_srpo.convert.hf_files import (
+from megatron_srpo.bridge import fp8, side_files
+from megatron_srpo.bridge.hf_files import (
     FileLayout,
     HfWeights,
     aligned,
     bytes_of,
+    copy_rounded,
     header_bytes,
     index_of,
+    size_in_bytes,
     split,
     tensor_in,
 )
+from megatron_srpo.bridge.torch_dist import HashingStream
+from megatron_srpo.convert import threads
 from megatron_srpo.convert.megatron_files import MegatronWeights
 from megatron_srpo.convert.options import DTYPES, FILE_BYTES, FP8, Options, memory_budget
-from megatron_srpo.convert.parameters import Parameter, Part, parameters, size_in_bytes
+from megatron_srpo.convert.parameters import Parameter, Part, parameters
 from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import sync, unwritable
@@ -77,6 +80,8 @@ def megatron_to_hf(source: Path, target: Path, options: Options, console: Consol
         "dtype": options.dtype,
         "file_bytes": options.file_bytes,
         "files": wanted.sizes(),
+        "layout": xxhash.xxh3_128_hexdigest(side_files.layout_to_json(wanted.layout)),
+        "side_files": {name: xxhash.xxh3_128_hexdigest(content) for name, content in wanted.contents.items()},
         "version": megatron_srpo.__version__,
     }
     work = Work(target, arguments)
@@ -242,7 +247,7 @@ def _tensor(
     if dtype == stored.dtype:
         return stored
     start = aligned(size_in_bytes(part.shape, stored.dtype))
-    return tensor_in(buffer, start, part.shape, dtype).copy_(stored)
+    return copy_rounded(tensor_in(buffer, start, part.shape, dtype), stored, name)
 
 
 def _needed(name: str, dtype: torch.dtype, wanted: Target, weights: MegatronWeights) -> tuple[int, int]:

@@ -13,12 +13,13 @@ import torch
 from rich.console import Console
 
 import megatron_srpo
+from megatron_srpo.bridge import side_files
+from megatron_srpo.bridge.hf_files import FileLayout, HfWeights, aligned, copy_rounded, size_in_bytes, tensor_in
 from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, without_crc, write_index
 from megatron_srpo.checkpoints.manifest import MANIFEST, sealed
-from megatron_srpo.convert import side_files, threads
-from megatron_srpo.convert.hf_files import FileLayout, HfWeights, aligned, tensor_in
+from megatron_srpo.convert import threads
 from megatron_srpo.convert.options import DTYPES, Options, memory_budget
-from megatron_srpo.convert.parameters import Parameter, Part, extra_states, parameters, size_in_bytes
+from megatron_srpo.convert.parameters import Parameter, Part, extra_states, parameters
 from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import checksum, replace_file, sync, unwritable
@@ -227,17 +228,17 @@ def _read(chunk: Chunk, weights: HfWeights, buffer: torch.Tensor) -> torch.Tenso
             if converted is None:
                 weights.read_rows(part.name, first, rows)
             else:
-                rows.copy_(converted[first : first + run.count])
+                copy_rounded(rows, converted[first : first + run.count], part.name)
             first += run.count
     return out
 
 
 def _finish(work: Work, files: list[DistcpFile], model: ModelConfig, weights: HfWeights, options: Options) -> None:
     """Index, side files, and the manifest as the last file."""
+    contents = _side_files(model, weights, options)
     try:
         written = [WrittenFile(f.name, work.done[f.name].size, work.done[f.name].xxh3_128) for f in files]
         written += write_index(work.folder, _pieces(work, files), {})
-        contents = _side_files(model, weights, options)
         side_files.write_side_files(work.folder / side_files.FOLDER, contents)
         for name in contents:
             path = work.folder / side_files.FOLDER / name

@@ -1,8 +1,12 @@
-"""An unfinished conversion on disk: TARGET.converting, with a journal of the files that are whole.
+"""An unfinished conversion on disk.
+
+    TARGET.converting/files/      what becomes TARGET, by one rename, when all of it is there
+    TARGET.converting/journal/    what it is made of, and which files are whole
+    TARGET.converting/lock        held by the process that converts
 
 A file counts once its size and checksum are in the journal, which happens after it has been synced.  So a
 conversion may be killed at any instant: the next one with the same arguments keeps the files that count and
-writes the others again.  The folder gets its final name as the last step.
+writes the others again.
 """
 
 from __future__ import annotations
@@ -15,10 +19,10 @@ from typing import Any
 
 from megatron_srpo.checkpoints.manifest import FileEntry
 from megatron_srpo.checkpoints.verify import problem_of
-from megatron_srpo.errors import SrpoError, one_line
-from megatron_srpo.files import hold, replace_file, sync
+from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import hold, replace_file, sync, unwritable
 
-JOURNAL, PLAN, LOCK = "journal", "plan.json", "lock"
+FILES, JOURNAL, PLAN = "files", "journal", "plan.json"
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,14 @@ class DoneFile:
     xxh3_128: str
     extra: Any
 
+    @property
+    def entry(self) -> FileEntry:
+        """Its length and checksum."""
+        return FileEntry(size=self.size, xxh3_128=self.xxh3_128)
+
 
 class Work:
-    """The folder of a conversion to `target`, held against other processes until `close` or `commit`.
+    """A conversion to `target`, held against other processes until `close`; `folder` is to be filled.
 
     arguments: what the bytes of the result depend on; work that was begun with others is thrown away.
     notice: what was kept or thrown away of an earlier attempt, a sentence or nothing.
@@ -43,44 +52,43 @@ class Work:
 
     def __init__(self, target: Path, arguments: dict[str, Any]) -> None:
         self.target = target
-        self.folder = target.with_name(target.name + ".converting")
+        self._root = target.with_name(target.name + ".converting")
+        self.folder, self._journal = self._root / FILES, self._root / JOURNAL
         self.notice = ""
         self.done: dict[str, DoneFile] = {}
         refuse_existing(target)
-        self._lock = hold(self.folder, f"{self.folder}: another process converts to it; wait for it to end")
+        self._lock = hold(self._root, f"{self._root}: another process converts to it; wait for it to end")
+        refuse_existing(target)  # that other process may just have ended
         try:
-            self._open(arguments)
+            self._open(json.dumps(arguments, sort_keys=True).encode())
         except OSError as error:
-            raise SrpoError(f"{self.folder}: cannot be written ({one_line(error)})") from None
+            raise unwritable(self._root, error) from None
 
-    def _open(self, arguments: dict[str, Any]) -> None:
-        journal = self.folder / JOURNAL
-        plan = json.dumps(arguments, sort_keys=True).encode()
-        if (journal / PLAN).exists() and (journal / PLAN).read_bytes() == plan:
-            self._take_over(journal)
-            return
-        left = [path for path in self.folder.iterdir() if path.name != LOCK]
-        if left:
-            self.notice = f"{self.folder}: was begun with other arguments or another source; starting anew"
-        for path in left:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        journal.mkdir()
-        replace_file(journal / PLAN, plan)
+    def _open(self, plan: bytes) -> None:
+        if (self._journal / PLAN).exists() and (self._journal / PLAN).read_bytes() == plan:
+            self._take_over()
+        else:
+            for path in (self.folder, self._journal):
+                if path.exists():
+                    self.notice = f"{self._root}: was begun with other arguments or another source; starting anew"
+                    shutil.rmtree(path)
+            replace_file(self._journal / PLAN, plan)
+        self.folder.mkdir(exist_ok=True)
 
-    def _take_over(self, journal: Path) -> None:
+    def _take_over(self) -> None:
         """Keep the files that the journal has and that are as it says."""
-        for entry in sorted(journal.glob("*.done")):
-            file = DoneFile(**json.loads(entry.read_bytes()))
-            if problem_of(self.folder / file.name, FileEntry(size=file.size, xxh3_128=file.xxh3_128)) is None:
-                self.done[file.name] = file
-            else:
+        for entry in sorted(self._journal.glob("*.done")):
+            file = _read_entry(entry)
+            if file is None or problem_of(self.folder / file.name, file.entry) is not None:
                 entry.unlink()
-        self.notice = f"{self.folder}: going on; {len(self.done)} files are whole already"
+            else:
+                self.done[file.name] = file
+        self.notice = f"{self._root}: going on; {len(self.done)} files are whole already"
 
     def finish(self, name: str, size: int, xxh3_128: str, extra: Any = None) -> None:
         """Count a file, which has been written and synced."""
         record = {"name": name, "size": size, "xxh3_128": xxh3_128, "extra": extra}
-        replace_file(self.folder / JOURNAL / f"{name}.done", json.dumps(record).encode())
+        replace_file(self._journal / f"{name}.done", json.dumps(record).encode())
         self.done[name] = DoneFile(**record)
 
     def check_space(self, sizes: dict[str, int]) -> None:
@@ -90,24 +98,31 @@ class Work:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise SrpoError(
-                f"{self.folder}: needs {needed} bytes, and {free} are free on its disk; make room or choose "
+                f"{self._root}: needs {needed} bytes, and {free} are free on its disk; make room or choose "
                 "another target"
             )
 
     def commit(self) -> None:
-        """Drop the journal and give the folder its final name."""
-        shutil.rmtree(self.folder / JOURNAL)
-        (self.folder / LOCK).unlink()
+        """Give the folder its final name, and remove what is left of the work."""
         sync(self.folder)
         if self.target.exists():
             self.target.rmdir()  # it was empty
         self.folder.rename(self.target)
         sync(self.target.parent)
         self.close()
+        shutil.rmtree(self._root, ignore_errors=True)  # of no use any more, and of no harm
 
     def close(self) -> None:
         """Let another process go on."""
         self._lock.close()
+
+
+def _read_entry(path: Path) -> DoneFile | None:
+    """An entry of the journal; none where it is damaged."""
+    try:
+        return DoneFile(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        return None
 
 
 def refuse_existing(target: Path) -> None:

@@ -53,12 +53,14 @@ class TrainerLink:
         return name[0], name[1]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = await reader.readline()
-        token = json.loads(line).get("token", "") if line else ""
-        if self._connected is None or self._connected.done() or not hmac.compare_digest(token, self._token):
-            writer.close()
-            return
-        self._connected.set_result((reader, writer))
+        with contextlib.suppress(ConnectionError, ValueError):  # of a stranger
+            line = await reader.readline()
+            expected = json.dumps({"token": self._token}).encode() + b"\n"
+            awaited = self._connected
+            if awaited is not None and not awaited.done() and hmac.compare_digest(line, expected):
+                awaited.set_result((reader, writer))
+                return
+        writer.close()
 
     async def hello(self) -> Message:
         """Wait for the trainer's first message."""
@@ -98,7 +100,7 @@ class TrainerLink:
             raise self._silent() from None
         except ConnectionError:
             line = b""
-        if not line:
+        if not line.endswith(b"\n"):  # nothing, or what it had sent when it died
             raise TrainerGoneError(
                 "trainer: rank 0 closed its connection; see the trainer's logs in the run directory"
             )
@@ -154,7 +156,7 @@ class ControllerLink:
             line = self._file.readline()
         except ConnectionError:
             line = b""
-        return json.loads(line) if line else None
+        return json.loads(line) if line.endswith(b"\n") else None
 
     def close(self) -> None:
         """Close the connection."""

@@ -22,7 +22,7 @@ from megatron_srpo.data.problem_set import check_parts, read_manifest
 from megatron_srpo.data.problems import PromptEncoder, problem_of
 from megatron_srpo.data.show.text import literal
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.launch.stop import run_until_signal
+from megatron_srpo.launch.stop import run_with_guards
 from megatron_srpo.launch.supervise import supervise
 from megatron_srpo.observe.grading import GradingProgress
 from megatron_srpo.recipe.model_config import ModelConfig
@@ -58,7 +58,7 @@ def grade(folder: Path, recipe: Recipe, urls: Sequence[str], fresh: bool) -> Non
     check_parts(folder, read_manifest(folder).problems)
     model = check_grading(recipe, engines=not urls)
     with GradeJournal(folder) as journal:
-        run_until_signal(_grade(folder, recipe, model, urls, journal, fresh))
+        run_with_guards(_grade(folder, recipe, model, urls, journal, fresh))
 
 
 async def _grade(

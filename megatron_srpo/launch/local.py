@@ -16,9 +16,8 @@ from megatron_srpo.data.problem import Problem
 from megatron_srpo.data.problems import PromptEncoder
 from megatron_srpo.data.sources import load_source
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.launch.guard import PR_SET_CHILD_SUBREAPER, kill_orphans, prctl_setter
 from megatron_srpo.launch.run_directory import RunDirectory, is_finished
-from megatron_srpo.launch.stop import run_until_signal
+from megatron_srpo.launch.stop import run_with_guards
 from megatron_srpo.launch.supervise import supervise
 from megatron_srpo.launch.trainer import Trainer, start_trainer
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
@@ -49,12 +48,7 @@ def train(recipe: Recipe, replay: Path | None) -> None:
         if replay is None and is_finished(recipe):
             print(f"{run.path}: the run is finished; the trained model is in {run.path / 'model'}")
             return
-        # What a guard that is killed leaves behind falls to us.
-        prctl_setter()(PR_SET_CHILD_SUBREAPER, 1)
-        try:
-            run_until_signal(_train(run, replay))
-        finally:
-            kill_orphans()
+        run_with_guards(_train(run, replay))
 
 
 async def _train(run: RunDirectory, replay: Path | None) -> None:

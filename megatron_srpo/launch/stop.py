@@ -8,11 +8,21 @@ from collections.abc import Coroutine
 from typing import Any
 
 from megatron_srpo.errors import StoppedError
+from megatron_srpo.launch.guard import PR_SET_CHILD_SUBREAPER, kill_orphans, prctl_setter
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
     """Run the work to its end; raises StoppedError when a signal has cancelled it and it has cleaned up."""
     asyncio.run(_until_signal(work))
+
+
+def run_with_guards(work: Coroutine[Any, Any, None]) -> None:
+    """The same for work that starts guards: what a killed one leaves behind falls to us, and ends with us."""
+    prctl_setter()(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        run_until_signal(work)
+    finally:
+        kill_orphans()
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.files import is_plain_name
 from megatron_srpo.recipe.model_config import ModelConfig, read_json, read_model_config
 from megatron_srpo.recipe.schema import EngineSection, TrainerSection
 
@@ -45,6 +46,11 @@ def check_model_folder(folder: Path) -> ModelConfig:
     return model
 
 
+def is_weight_file(name: object) -> bool:
+    """Whether what an index names is a safetensors file right in its folder."""
+    return is_plain_name(name) and str(name).endswith(".safetensors")
+
+
 def weight_files(folder: Path) -> list[str]:
     """Names of the safetensors files that make up the model, in order.
 
@@ -53,8 +59,10 @@ def weight_files(folder: Path) -> list[str]:
     """
     if (folder / INDEX).is_file():
         table = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
-            raise SrpoError(f"{folder / INDEX}: weight_map must name a file for every tensor.")
+        if not isinstance(table, dict) or not table or not all(map(is_weight_file, table.values())):
+            raise SrpoError(
+                f"{folder / INDEX}: weight_map must name a safetensors file of the folder for every tensor."
+            )
         return sorted(set(table.values()))
     if (folder / SINGLE).is_file():
         return [SINGLE]

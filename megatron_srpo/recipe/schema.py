@@ -167,6 +167,7 @@ class CheckpointSection(Section):
     fall_back: bool = Field(
         False, description="whether a start may pass over a broken newest checkpoint for the one before it"
     )
+    timeout_seconds: PositiveFloat = Field(3600, description="a save that is not whole after so long ends the run")
 
 
 class EvaluationSection(Section):

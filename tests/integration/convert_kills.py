@@ -61,6 +61,8 @@ def main() -> None:
         if not killed(kind, source, target, rng.uniform(0, 0.02 + SLOWEST * attempt / 300)):
             break
         kills += 1
+        if target.exists():  # killed with the work done
+            break
         resumed += any(target.with_name(target.name + ".converting").glob("journal/*.done"))
     print(kills, resumed)
 

@@ -28,6 +28,7 @@ from megatron_srpo.actor.snapshot import HostBuffer
 from megatron_srpo.actor.step import Actor, build_actor, log_probs_of, microbatches, train_step
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform, select_platform
 from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
@@ -134,6 +135,23 @@ class Rank:
         beside.wait()
         return beside.take_saved()
 
+    def saves_badly(self, job: Job) -> Any:
+        """What every rank says of saves in which rank 1 fails in a way that nobody has thought of, then hangs."""
+        actor = self.actor(job["model"])
+        told = []
+        for bad, limit in ((lambda *_: 1 // 0, 60), (lambda *_: time.sleep(8), 3)):
+            saver = Saver(Path(job["to"]), CheckpointSection(timeout_seconds=limit), actor)
+            if self.ranks.tensor == 1:
+                saver._buffer.copy = bad  # type: ignore[method-assign,assignment]
+            saver.start(actor, None)
+            try:
+                saver.wait()
+            except SrpoError as error:
+                told.append(str(error))
+            if saver._thread is not None:
+                saver._thread.join()  # before anybody leaves
+        return told
+
     def reshard(self, job: Job) -> Any:
         """Load a checkpoint on this layout and save it again."""
         actor = self.actor(job["model"])
@@ -169,6 +187,7 @@ def main() -> None:
         "train": rank.train,
         "checkpoint": rank.checkpoint,
         "reshard": rank.reshard,
+        "saves_badly": rank.saves_badly,
         "vocabulary": rank.vocabulary,
     }
     results = []

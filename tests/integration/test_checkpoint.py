@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from megatron_srpo.bridge.torch_dist import read_index, read_piece
+from megatron_srpo.bridge.torch_dist import read_index
 from megatron_srpo.checkpoints.manifest import Manifest
 from megatron_srpo.checkpoints.verify import check_files
 from megatron_srpo.errors import SrpoError
 from tests.architectures import write_tiny
 from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
+from tests.stored import read_piece
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,17 @@ def test_what_is_saved_is_what_megatron_would_save(case: str, tmp_path: Path) ->
             # The vocabulary is padded to a multiple of the tensor-parallel ranks.
             rows = min(len(tensor), len(resharded[key]))
             assert torch.equal(resharded[key][:rows], tensor[:rows]) and not resharded[key][rows:].any(), key
+
+
+def test_a_rank_that_fails_or_hangs_in_a_save_is_told_on_all(run: dict[str, Any], tmp_path: Path) -> None:
+    job = {"kind": "saves_badly", "model": str(run["model"]), "to": str(tmp_path / "c")}
+    ranks = run_ranks(tmp_path / "ranks", recipe_values(run["model"], Layout(tensor=2)), [job])
+    for rank in ranks:
+        failed, hung = rank["results"][0]
+        assert "the checkpoint of step 0 is not saved: " in failed
+        assert "__1_0.distcp: cannot be written (ZeroDivisionError: " in failed
+        assert "the checkpoint of step 0 is not whole after 3 seconds (checkpoint.timeout_seconds)" in hung
+    assert not list((tmp_path / "c").glob("step-*"))
 
 
 def test_every_cut_and_every_flip_is_seen(run: dict[str, Any], tmp_path: Path) -> None:

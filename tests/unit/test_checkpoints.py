@@ -25,6 +25,8 @@ from megatron_srpo.checkpoints.manifest import (
     Tensors,
     checkpoint_folder,
     checkpoint_versions,
+    files_of,
+    sealed,
 )
 from megatron_srpo.checkpoints.provenance import Provenance
 from megatron_srpo.checkpoints.verify import check_files, share_of
@@ -66,7 +68,23 @@ def test_every_file_is_looked_at_by_one_process(sizes: dict[str, int], ranks: in
     ("keep", "every", "gone"), [(1, None, [2, 4, 6]), (2, None, [2, 4]), (1, 4, [2, 6]), (9, None, []), (1, 2, [])]
 )
 def test_retention(keep: int, every: int | None, gone: list[int]) -> None:
-    assert superfluous([2, 4, 6, 8], CheckpointSection(keep=keep, keep_every=every)) == gone
+    assert superfluous([2, 4, 6, 8], 8, (), CheckpointSection(keep=keep, keep_every=every)) == gone
+
+
+@pytest.mark.parametrize(
+    ("versions", "newest", "broken", "keep", "gone"),
+    [
+        ([20, 25, 40], 25, {40}, 1, [20]),  # 40 is replaced when training comes to it
+        ([20, 25, 40], 25, {40}, 2, []),
+        ([40, 50, 60], 60, {50}, 2, [50]),
+        ([40, 50, 60], 60, {50}, 1, [40, 50]),
+        ([30, 40, 50], 50, {50}, 2, [30]),  # written again
+    ],
+)
+def test_broken_checkpoints_do_not_count_as_kept(
+    versions: list[int], newest: int, broken: set[int], keep: int, gone: list[int]
+) -> None:
+    assert superfluous(versions, newest, broken, CheckpointSection(keep=keep)) == gone
 
 
 def recipe(run_dir: Path, model: Path) -> Recipe:
@@ -143,8 +161,6 @@ def test_a_manifest_that_was_changed_is_refused(run: Any, spoil: Any, told: str)
 
 
 def test_a_manifest_of_other_software_is_refused(tmp_path: Path) -> None:
-    from megatron_srpo.checkpoints.manifest import sealed
-
     (tmp_path / MANIFEST).write_bytes(sealed({"format": 7}))
     with pytest.raises(SrpoError, match=r"of this version of megatron_srpo \(format: "):
         Manifest.read(tmp_path)
@@ -161,6 +177,22 @@ def test_damaged_files_are_named(run: tuple[Recipe, Journal]) -> None:
     assert check_files(folder, files) == [f"{path}: is damaged, its content does not fit the manifest's checksum"]
     path.unlink()
     assert check_files(folder, files) == [f"{path}: is missing"]
+
+
+def test_what_is_no_file_is_not_read(run: tuple[Recipe, Journal]) -> None:
+    """Reading it might never end."""
+    path = checkpoint_folder(run[0].directory / "checkpoints", 1) / "weights"
+    path.unlink()
+    os.mkfifo(path)
+    assert check_files(path.parent, {"weights": FileEntry(size=0, xxh3_128="")}) == [f"{path}: is no file"]
+
+
+@pytest.mark.parametrize("name", ["../weights", "/dev/zero", "a/../../b", "a//b", "", "."])
+def test_a_manifest_names_files_of_its_folder_alone(tmp_path: Path, name: str) -> None:
+    manifest = {"files": {name: {"size": 0, "xxh3_128": ""}}}
+    (tmp_path / MANIFEST).write_bytes(sealed(manifest))
+    with pytest.raises(SrpoError, match=r"manifest\.json: names no files .* is no file of the folder"):
+        files_of(tmp_path)
 
 
 def test_another_model_is_refused(run: tuple[Recipe, Journal]) -> None:

@@ -53,6 +53,35 @@ async def test_wrong_token_is_turned_away() -> None:
     stranger.close()
 
 
+async def test_what_a_dying_trainer_has_sent_in_part_is_no_message() -> None:
+    controller, trainer = await connected()
+    trainer.send({})
+    await controller.hello()
+    trainer._file.write(b'{"metrics": {"loss')
+    trainer.close()
+    with pytest.raises(TrainerGoneError, match="closed its connection"):
+        await controller.call("train")
+    await controller.close()
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET / HTTP/1.1\n", b"[]\n", b'{"token": 1}\n', '{"token": "é"}\n'.encode(), b""]
+)
+async def test_strangers_do_not_keep_the_trainer_out(line: bytes) -> None:
+    controller = TrainerLink("secret", 60.0)
+    host, port = await controller.listen("127.0.0.1")
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(line)
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 5) == b"", "the connection is closed"
+    writer.close()
+    trainer = await asyncio.to_thread(ControllerLink, host, port, "secret", 5.0)
+    trainer.send({"version": 1})
+    assert await controller.hello() == {"version": 1}
+    trainer.close()
+    await controller.close()
+
+
 async def test_a_trainer_that_hangs_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life keep a long command waiting; without them it ends."""
     monkeypatch.setattr(control, "BEAT_SECONDS", 0.1)

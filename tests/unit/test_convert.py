@@ -16,19 +16,23 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from megatron_srpo.bridge.fp8 import dequantize_blocks, is_quantized
+from megatron_srpo.bridge import side_files
+from megatron_srpo.bridge.fp8 import is_quantized
 from megatron_srpo.bridge.tables import expand, table_for
 from megatron_srpo.bridge.torch_dist import PieceWriter, read_index, write_index
 from megatron_srpo.checkpoints.manifest import sealed
 from megatron_srpo.convert import to_megatron
+from megatron_srpo.convert.compare import load_stock
 from megatron_srpo.convert.options import Options
 from megatron_srpo.convert.parameters import parameters
 from megatron_srpo.convert.to_hf import megatron_to_hf
 from megatron_srpo.convert.to_megatron import hf_to_megatron
+from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import checksum
 from megatron_srpo.recipe.model_config import read_model_config
 from tests.architectures import TINY, read_tensors, write_tiny
+from tests.stored import dequantized
 
 SHARD = 200_000  # bytes: several files
 Tiny = Callable[..., Path]
@@ -158,7 +162,7 @@ def test_fp8_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
     original, found = read_tensors(tiny(name, dtype="bfloat16")), read_tensors(folder)
     for key, tensor in original.items():
         if is_quantized(key):
-            back = dequantize_blocks(found[key], found[key + "_scale_inv"])
+            back = dequantized(found[key], found[key + "_scale_inv"])
             assert (back - tensor.float()).abs().max() <= tensor.abs().max().float() * 2**-4
         else:
             assert torch.equal(found[key], tensor)
@@ -186,7 +190,7 @@ def test_transformers_reads_the_fp8_folder(tiny: Tiny, tmp_path: Path, name: str
     stored = read_tensors(folder)
     for key, tensor in read_tensors(source).items():
         scales = stored.get(key + "_scale_inv")
-        expected = tensor if scales is None else dequantize_blocks(stored[key], scales).bfloat16()
+        expected = tensor if scales is None else dequantized(stored[key], scales).bfloat16()
         assert torch.equal(_loaded(found, key), expected), key
 
 
@@ -286,6 +290,46 @@ def test_a_damaged_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
         to_hf(tiny(), tmp_path / "h5")
 
 
+@pytest.mark.parametrize("name", ["../evil.safetensors", "/tmp/evil.safetensors", "config.json", ".", ""])
+def test_names_of_files_do_not_leave_the_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    """What a foreign checkpoint calls its files is where they would be written."""
+    folder = to_mg(tiny(), tmp_path / "m")
+    (folder / "manifest.json").unlink()
+    layout = folder / "hf" / side_files.LAYOUT
+    [entry] = json.loads(layout.read_text()).values()
+    layout.write_text(json.dumps({name: entry}))
+    with pytest.raises(SrpoError, match=r"tensors\.json: cannot be read .* is no name of a safetensors file"):
+        to_hf(folder, tmp_path / "h")
+    source = tmp_path / "hf"
+    shutil.copytree(tiny(), source)
+    index = {"weight_map": dict.fromkeys(read_tensors(source), name)}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SrpoError, match="weight_map must name a safetensors file of the folder"):
+        to_mg(source, tmp_path / "m2")
+    assert sorted(os.listdir(tmp_path)) == ["hf", "m"]
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("ran",)
+
+
+def test_a_checkpoint_that_would_run_code_is_not_given_to_megatron(
+    tiny: Tiny, tmp_path: Path, monkeypatch: Any
+) -> None:
+    folder = to_mg(tiny(), tmp_path / "m")
+    pieces = [piece for found in read_index(folder).values() for piece in found]
+    key = next(piece.key for piece in pieces if piece.dtype is None)
+    with PieceWriter(folder, "__1_0.distcp") as writer:
+        writer.add_object(key, Bomb())
+    write_index(folder, [*(piece for piece in pieces if piece.key != key), *writer.pieces], {})
+    (folder / "manifest.json").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SrpoError, match=r"__1_0\.distcp: .*_extra_state.* is more than plain values .*mkdir"):
+        load_stock([], folder)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_checkpoint_of_another_model(tiny: Tiny, tmp_path: Path) -> None:
     folder = to_mg(tiny("qwen2"), tmp_path / "m")
     with pytest.raises(
@@ -320,6 +364,26 @@ def test_a_run_s_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
     (folder / "manifest.json").unlink()
     with pytest.raises(SrpoError, match=r"does not say which model it is of; give its folder with --hf"):
         to_hf(folder, tmp_path / "h4")
+
+
+@pytest.mark.parametrize("direction", ["to Megatron", "to Hugging Face"])
+def test_numbers_too_large_for_the_type_are_refused(tiny: Tiny, tmp_path: Path, direction: str) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny(), source)
+    tensors = load_file(source / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    tensors[name][3, 5] = -1e5
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    told = rf"{name}: has numbers that float16 cannot hold, the largest is 1e\+05; give another --dtype"
+    with pytest.raises(SrpoError, match=told):
+        if direction == "to Megatron":
+            to_mg(source, tmp_path / "m", "float16")
+        else:
+            to_hf(to_mg(source, tmp_path / "m"), tmp_path / "h", "float16")
+    tensors[name][3, 5] = float("inf")  # which every type has
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    back = to_hf(to_mg(source, tmp_path / "m2", "float16"), tmp_path / "h2")
+    assert read_tensors(back)[name][3, 5] == float("inf")
 
 
 def test_a_full_disk(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
@@ -360,6 +424,7 @@ def test_other_arguments_start_anew(tiny: Tiny, tmp_path: Path, monkeypatch: Any
     assert len(said) == 2 and "was begun with other arguments or another source; starting anew" in said[1]
     hf_to_megatron(tiny(), tmp_path / "m", Options("keep", 1), console)
     assert "starting anew" in said[2]
+    assert not (tmp_path / "m.converting").exists()
     assert sums(tmp_path / "m") == sums(to_mg(tiny(), tmp_path / "m2"))
 
 
@@ -368,6 +433,41 @@ def test_a_finished_file_that_was_changed_is_written_again(tiny: Tiny, tmp_path:
         patch.setattr(to_megatron, "write_index", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             to_mg(tiny(), tmp_path / "m")
-    file = tmp_path / "m.converting" / "__0_0.distcp"
+    file = tmp_path / "m.converting" / "files" / "__0_0.distcp"
     file.write_bytes(bytes(file.stat().st_size))
     assert sums(to_hf(to_mg(tiny(), tmp_path / "m"), tmp_path / "h")) == sums(tiny())
+
+
+def test_another_folder_for_the_side_files_starts_anew(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+    folder, other = to_mg(tiny(), tmp_path / "m"), tmp_path / "other"
+    shutil.copytree(tiny(), other)
+    (other / "generation_config.json").write_text('{"temperature": 0.5}')
+    with monkeypatch.context() as patch:
+        patch.setattr(side_files, "write_side_files", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            to_hf(folder, tmp_path / "h")
+    assert (tmp_path / "h.converting" / "journal" / "model.safetensors.done").exists()
+    assert sums(to_hf(folder, tmp_path / "h", hf=other)) == sums(other)
+
+
+def test_one_process_at_a_time(tiny: Tiny, tmp_path: Path) -> None:
+    """Also at the moment when the first one ends."""
+    first = Work(tmp_path / "t", {})
+    with pytest.raises(SrpoError, match=r"t\.converting: another process converts to it"):
+        Work(tmp_path / "t", {})
+    (first.folder / "content").touch()
+    first.commit()
+    with pytest.raises(SrpoError, match="t: is there already and not empty"):
+        Work(tmp_path / "t", {})
+    assert os.listdir(tmp_path / "t") == ["content"]
+
+
+def test_a_damaged_journal_costs_a_file(tmp_path: Path) -> None:
+    work = Work(tmp_path / "t", {"a": 1})
+    for name in ("one", "two"):
+        (work.folder / name).write_bytes(b"x")
+        work.finish(name, 1, checksum(work.folder / name))
+    work.close()
+    (tmp_path / "t.converting" / "journal" / "one.done").write_bytes(b"{")
+    again = Work(tmp_path / "t", {"a": 1})
+    assert set(again.done) == {"two"} and "1 files are whole already" in again.notice

@@ -10,12 +10,12 @@ from megatron_srpo.bridge.fp8 import (
     FP8,
     LARGEST,
     block_scales,
-    dequantize_blocks,
     is_quantized,
     quantize_blocks,
     scale_shape,
 )
 from megatron_srpo.errors import SrpoError
+from tests.stored import dequantized
 
 # e4m3 has 3 bits behind the point: half of the last one, relative to a normal number; and half of the smallest
 # subnormal number, 2^-9, absolutely.
@@ -64,7 +64,7 @@ def test_the_error_has_a_bound(shape: tuple[int, int]) -> None:
     found, scales = quantize_blocks(weight)
     assert found.dtype == FP8 and found.shape == weight.shape and found.is_contiguous()
     assert scales.dtype == torch.float32 and tuple(scales.shape) == scale_shape(shape)
-    back = dequantize_blocks(found, scales).double()
+    back = dequantized(found, scales).double()
     bound = torch.maximum(weight.double().abs() * RELATIVE, SMALLEST * spread(scales, shape)) * (1 + 1e-6)
     assert ((back - weight.double()).abs() <= bound).all()
     assert float(found.float().abs().max()) == LARGEST  # the whole range is used
@@ -77,7 +77,7 @@ def test_zeros_and_numbers_too_small() -> None:
     weight[200, 5] = 1e-30
     found, scales = quantize_blocks(weight)
     assert torch.isfinite(scales).all() and (scales > 0).all()
-    back = dequantize_blocks(found, scales)
+    back = dequantized(found, scales)
     assert (back[:128] == 0).all() and (back[128:, 128:] == 0).all()
     assert back[128, 0] == 1.0 and back[200, 5] == 0
 

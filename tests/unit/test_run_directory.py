@@ -45,6 +45,23 @@ def test_harmless_changes_are_allowed(tmp_path: Path) -> None:
         assert "steps: 9" in (run.path / "recipe.yaml").read_text()
 
 
+LAYOUTS: list[dict[str, Any]] = [
+    {"ranks": 8, "tensor_parallel": 2, "pipeline_parallel": 2, "sequence_parallel": True},
+    {"ranks": 4, "data_parallel": 4, "expert_parallel": 2},
+    {"ranks": 2, "pipeline_parallel": 2, "virtual_pipeline_parallel": 2},
+    {"ranks": 2, "pipeline_parallel": 2, "pipeline_layers": [3, 1]},
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_may_follow_every_other(tmp_path: Path, layout: dict[str, Any]) -> None:
+    with RunDirectory(recipe(tmp_path, trainer=layout)) as run:
+        record(run)
+    for other in LAYOUTS:
+        with RunDirectory(recipe(tmp_path, trainer=other)):
+            pass
+
+
 @pytest.mark.parametrize(("policy", "used"), [("never", True), ("must", False)])
 def test_resume_policy(tmp_path: Path, policy: str, used: bool) -> None:
     if used:

@@ -20,10 +20,10 @@ from megatron_srpo.bridge.torch_dist import (
     PieceWriter,
     read_common,
     read_index,
-    read_piece,
     write_index,
 )
 from megatron_srpo.errors import SrpoError
+from tests.stored import read_piece
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.float64)
 

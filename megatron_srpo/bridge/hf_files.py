@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from megatron_srpo.bridge.torch_dist import read_into
-from megatron_srpo.convert.parameters import size_in_bytes
 from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.recipe.model_folder import read_header, weight_files
 
@@ -101,10 +100,26 @@ class HfWeights:
             raise SrpoError(f"{path}: tensor {name} cannot be read ({one_line(error)}); copy it again") from None
 
 
+def size_in_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """Bytes of a tensor."""
+    return math.prod(shape) * dtype.itemsize
+
+
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """The memory of a contiguous CPU tensor."""
     whole: Any = tensor.view(-1).view(torch.uint8).numpy()
     return memoryview(whole)
+
+
+def copy_rounded(out: torch.Tensor, source: torch.Tensor, name: str) -> torch.Tensor:
+    """Copy a tensor into one of another type; raises SrpoError when a number is too large for that."""
+    out.copy_(source)
+    if not all(math.isfinite(end) for end in out.aminmax()) and (out.isfinite() != source.isfinite()).any():
+        raise SrpoError(
+            f"{name}: has numbers that {str(out.dtype).removeprefix('torch.')} cannot hold, the largest is "
+            f"{source.abs().max().item():.4g}; give another --dtype"
+        )
+    return out
 
 
 def aligned(size: int) -> int:

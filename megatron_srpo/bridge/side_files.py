@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from megatron_srpo.convert.hf_files import NAMES, STORED, FileLayout
+from megatron_srpo.bridge.hf_files import NAMES, STORED, FileLayout
 from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.files import replace_file
-from megatron_srpo.recipe.model_folder import INDEX
+from megatron_srpo.recipe.model_folder import INDEX, is_weight_file
 
 # The folder in a checkpoint that holds them, and the file in it that says how the weights were laid out.
 FOLDER, LAYOUT = "hf", "tensors.json"
@@ -20,14 +20,24 @@ _SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
 def side_files(folder: Path, with_index: bool) -> dict[str, bytes]:
-    """Contents of a model folder's files other than weights, those of sub-folders of templates included."""
+    """Contents of a model folder's files other than weights, those of sub-folders of templates included.
+
+    Raises SrpoError when one cannot be read.
+    """
     names = [path for path in folder.iterdir() if path.is_file() and path.suffix in _SUFFIXES]
     names += (folder / "additional_chat_templates").glob("*.jinja")
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(names)}
+    found = {str(path.relative_to(folder)): _read(path) for path in sorted(names)}
     found.pop(LAYOUT, None)
     if not with_index:
         found.pop(INDEX, None)
     return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SrpoError(f"{path}: cannot be read ({error.strerror}); copy it again") from None
 
 
 def write_side_files(folder: Path, contents: dict[str, bytes]) -> None:
@@ -63,6 +73,8 @@ def layout_from_json(file: Path) -> list[FileLayout]:
     """What `layout_to_json` wrote; raises SrpoError when it is not that."""
     try:
         entries = json.loads(file.read_bytes())
+        if strange := [name for name in entries if not is_weight_file(name)]:
+            raise ValueError(f"{strange[0]!r} is no name of a safetensors file")
         return [
             FileLayout(name, entry["metadata"], tuple((n, STORED[t]) for n, t in entry["tensors"].items()))
             for name, entry in entries.items()
