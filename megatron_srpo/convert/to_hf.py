@@ -81,7 +81,6 @@ def megatron_to_hf(source: Path, target: Path, options: Options, console: Consol
         "file_bytes": options.file_bytes,
         "files": wanted.sizes(),
         "layout": xxhash.xxh3_128_hexdigest(side_files.layout_to_json(wanted.layout)),
-        "side_files": {name: xxhash.xxh3_128_hexdigest(content) for name, content in wanted.contents.items()},
         "version": megatron_srpo.__version__,
     }
     work = Work(target, arguments)

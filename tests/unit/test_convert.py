@@ -21,7 +21,7 @@ from megatron_srpo.bridge.fp8 import is_quantized
 from megatron_srpo.bridge.tables import expand, table_for
 from megatron_srpo.bridge.torch_dist import PieceWriter, read_index, write_index
 from megatron_srpo.checkpoints.manifest import sealed
-from megatron_srpo.convert import to_megatron
+from megatron_srpo.convert import to_megatron, work
 from megatron_srpo.convert.compare import load_stock
 from megatron_srpo.convert.options import Options
 from megatron_srpo.convert.parameters import parameters
@@ -29,7 +29,7 @@ from megatron_srpo.convert.to_hf import megatron_to_hf
 from megatron_srpo.convert.to_megatron import hf_to_megatron
 from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import checksum
+from megatron_srpo.files import checksum, hold
 from megatron_srpo.recipe.model_config import read_model_config
 from tests.architectures import TINY, read_tensors, write_tiny
 from tests.stored import dequantized
@@ -438,9 +438,10 @@ def test_a_finished_file_that_was_changed_is_written_again(tiny: Tiny, tmp_path:
     assert sums(to_hf(to_mg(tiny(), tmp_path / "m"), tmp_path / "h")) == sums(tiny())
 
 
-def test_another_folder_for_the_side_files_starts_anew(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
+def test_another_layout_of_the_same_size_starts_anew(tiny: Tiny, tmp_path: Path, monkeypatch: Any) -> None:
     folder, other = to_mg(tiny(), tmp_path / "m"), tmp_path / "other"
     shutil.copytree(tiny(), other)
+    save_file(load_file(other / "model.safetensors"), other / "model.safetensors", {"format": "np"})
     (other / "generation_config.json").write_text('{"temperature": 0.5}')
     with monkeypatch.context() as patch:
         patch.setattr(side_files, "write_side_files", lambda *_: 1 / 0)
@@ -450,24 +451,29 @@ def test_another_folder_for_the_side_files_starts_anew(tiny: Tiny, tmp_path: Pat
     assert sums(to_hf(folder, tmp_path / "h", hf=other)) == sums(other)
 
 
-def test_one_process_at_a_time(tiny: Tiny, tmp_path: Path) -> None:
-    """Also at the moment when the first one ends."""
+def test_one_process_at_a_time(tmp_path: Path, monkeypatch: Any) -> None:
+    """Also when the first one ends while the second one begins."""
     first = Work(tmp_path / "t", {})
     with pytest.raises(SrpoError, match=r"t\.converting: another process converts to it"):
         Work(tmp_path / "t", {})
     (first.folder / "content").touch()
-    first.commit()
+
+    def hold_late(*arguments: Any) -> Any:
+        first.commit()
+        return hold(*arguments)
+
+    monkeypatch.setattr(work, "hold", hold_late)
     with pytest.raises(SrpoError, match="t: is there already and not empty"):
         Work(tmp_path / "t", {})
     assert os.listdir(tmp_path / "t") == ["content"]
 
 
 def test_a_damaged_journal_costs_a_file(tmp_path: Path) -> None:
-    work = Work(tmp_path / "t", {"a": 1})
+    begun = Work(tmp_path / "t", {"a": 1})
     for name in ("one", "two"):
-        (work.folder / name).write_bytes(b"x")
-        work.finish(name, 1, checksum(work.folder / name))
-    work.close()
+        (begun.folder / name).write_bytes(b"x")
+        begun.finish(name, 1, checksum(begun.folder / name))
+    begun.close()
     (tmp_path / "t.converting" / "journal" / "one.done").write_bytes(b"{")
     again = Work(tmp_path / "t", {"a": 1})
     assert set(again.done) == {"two"} and "1 files are whole already" in again.notice
