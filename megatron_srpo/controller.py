@@ -89,13 +89,13 @@ class Controller:
         self.provenance = provenance
         self.rollouts, self.observers = rollouts, observers
         self._saved_version = trainer.version
-        self._tell_start()
 
     async def run(self, steps: int) -> str:
         """Train until `steps` steps are done, or the curriculum or the token budget ends the run before.
 
         Without rollouts all steps must be in the journal.  Returns what ended it: steps, curriculum or budget.
         """
+        self._tell_start(steps)
         while self.trainer.version < steps:
             step = self.trainer.version
             if ended := self._ended(step):
@@ -251,7 +251,7 @@ class Controller:
     def _event(self, name: str, **values: object) -> None:
         self.observers.events.write({"event": name, **values})
 
-    def _tell_start(self) -> None:
+    def _tell_start(self, steps: int) -> None:
         """Say what a restarted run begins with; raises SrpoError when its journal has lost steps."""
         version, closed = self.trainer.version, self.journal.closed_steps()
         if version > len(closed):
@@ -259,13 +259,13 @@ class Controller:
                 f"{self.journal.root}: holds {len(closed)} steps, but the newest checkpoint is of step {version}; "
                 "restore the missing step files, or remove the checkpoints that are newer than them"
             )
-        replayed = len([step for step in closed if step >= version])
+        replayed = [step for step in closed if version <= step < steps]
         broken = self.trainer.broken_checkpoints
         self._event(
             "start",
             weight_version=version,
             closed_steps=len(closed),
-            replayed_steps=replayed,
+            replayed_steps=len(replayed),
             broken_checkpoints=broken,
         )
         for problem in broken:
@@ -274,12 +274,10 @@ class Controller:
             self._tell_restored(self.rollouts.restored)
         if version or closed:
             origin = f"checkpoint step-{version:06d}, checksums right" if version else "no checkpoint yet"
-            which = f" ({version} to {len(closed) - 1})" if replayed else ""
             opened = len(self.journal.open_paths(len(closed)))
             begun = f"; step {len(closed)} has {opened} groups already" if opened else ""
             self.observers.progress.say(
-                f"going on from weight version {version} ({origin}); {replayed} recorded steps{which} are "
-                f"replayed, not sampled{begun}"
+                f"going on from weight version {version} ({origin}); {_replayed(replayed)}{begun}"
             )
 
     def _tell_restored(self, restored: Restored) -> None:
@@ -292,3 +290,11 @@ class Controller:
                     f"data.train.{source} has changed since this run's last checkpoint: {added} prompts added, "
                     f"{removed} removed; added ones join the present epoch"
                 )
+
+
+def _replayed(steps: Sequence[int]) -> str:
+    if not steps:
+        return "no recorded step is left to be replayed"
+    if len(steps) == 1:
+        return f"recorded step {steps[0]} is replayed, not sampled"
+    return f"{len(steps)} recorded steps ({steps[0]} to {steps[-1]}) are replayed, not sampled"

@@ -19,7 +19,7 @@ def list_checkpoints(run: Path, console: Console) -> None:
     for version in _versions(run):
         manifest = readable(checkpoint_folder(run / "checkpoints", version))
         if manifest is None:
-            table.add_row(f"step-{version:06d}", "damaged manifest")
+            table.add_row(f"step-{version:06d}", "broken")
             continue
         layout, curriculum = manifest.layout, manifest.run.curriculum if manifest.run is not None else None
         table.add_row(
@@ -39,19 +39,23 @@ def verify(path: Path, console: Console) -> None:
     Raises:
         SrpoError: naming the first file that is not as it was written, after a line for each checkpoint.
     """
+    if not path.is_dir():
+        raise SrpoError(f"{path}: there is no such folder (looked for {path.absolute()})")
     if (path / MANIFEST).exists():
         found = {path.name: _problems(path)}
     else:
         found = {f"step-{version:06d}": check_run(path, version) for version in _versions(path)}
     for name, problems in found.items():
-        console.print(f"{name}: {'whole' if not problems else f'{len(problems)} files are not as written'}")
+        console.print(f"{name}: {'whole' if not problems else 'broken'}")
         for problem in problems:
             console.print(f"  {problem}", soft_wrap=True, markup=False)
     broken = {name: problems for name, problems in found.items() if problems}
     if broken:
+        is_way_back = list(found)[-1] in broken and len(broken) < len(found)
         raise SrpoError(
             f"{path}: {len(broken)} of {len(found)} checkpoints broken, {', '.join(broken)}; restore the files "
-            "named above, or set checkpoint.fall_back=true to go on from one before"
+            "named above"
+            + (", or set checkpoint.fall_back=true to go on from a whole one before" if is_way_back else "")
         )
 
 

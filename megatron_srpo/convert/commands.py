@@ -86,8 +86,11 @@ def check(
     ] = None,
 ) -> None:
     """Compare log-probs of transformers with those of Megatron; exit code 1 when they differ by too much."""
+    import warnings
+
     from rich.console import Console
 
+    warnings.filterwarnings("ignore")  # of the libraries, which would bury the answer
     from megatron_srpo.convert import compare
 
     if not compare.check(hf, megatron, text, tolerance, Console()):

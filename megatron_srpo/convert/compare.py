@@ -106,7 +106,9 @@ def _samples(model: ModelConfig, text: Path | None) -> list[list[int]]:
 def transformers_log_probs(folder: Path, samples: list[list[int]]) -> list[torch.Tensor]:
     """Log-probs of each sample's tokens behind the first, in float32."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     loader: Any = AutoModelForCausalLM
     model = loader.from_pretrained(folder, dtype=torch.float32).eval()
     found = []
@@ -212,17 +214,18 @@ def _explain(
 
 
 def _explain_tensors(console: Console, differences: list[TensorDifference]) -> None:
-    """Name the tensors that differ most, first those that come first in the model."""
+    """Name the tensors that differ most."""
     if not differences:
         _say(
             console,
             "all tensors are equal, value by value: the two differ in how they compute, so look at config.json",
         )
         return
-    _say(console, f"{len(differences)} tensors differ; the largest differences, relative to the tensor's values:")
+    _say(console, f"{len(differences)} tensors differ, most of all, in the order of the differences:")
     worst = sorted(differences, key=lambda d: -d.relative if d.relative == d.relative else -math.inf)[:_SHOWN]
-    for difference in (d for d in differences if d in worst):
-        _say(console, f"  {difference.name}: {difference.relative:.3g} ({difference.largest:.3g})")
+    for difference in worst:
+        share = f"{difference.relative:.3g} of the tensor's largest value"
+        _say(console, f"  {difference.name}: by up to {difference.largest:.3g}, {share}")
 
 
 def _say(console: Console, text: str) -> None:

@@ -50,6 +50,8 @@ class MegatronWeights:
         self.folder = folder
         if not folder.is_dir():
             raise SrpoError(f"{folder}: there is no such folder (looked for {folder.absolute()})")
+        if (folder / "checkpoints").is_dir():
+            raise SrpoError(f"{folder}: is a run; give one of its checkpoints, {folder / 'checkpoints'}/step-*")
         self.manifest = _manifest(folder)
         self._files = files_of(folder) if self.manifest else {}
         self._is_verified = is_verified

@@ -9,7 +9,10 @@ one of three things:
 - SIGTERM arrives: the server gets SIGTERM, and all of the engine SIGKILL after GRACE seconds;
 - the process PARENT is no longer our parent: all of the engine gets SIGKILL.
 
-If this process is killed, the kernel kills the server (PR_SET_PDEATHSIG) and the server's children follow it.
+Its temporary files go into a folder that is removed then, and so is what it has named after them in shared memory.
+
+If this process is killed, the kernel kills the server (PR_SET_PDEATHSIG) and the server's children follow it; its
+temporary files stay.
 It is started by path and imports the standard library only, so it starts in a moment and stays small.  Linux.
 """
 
@@ -18,11 +21,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # From <linux/prctl.h>.
@@ -30,6 +35,10 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 PARENT_CHECK_SECONDS = 0.5
+# Python's own processes that remove semaphores and shared memory of the dead, when they see that those are dead.
+TRACKER = b"multiprocessing.resource_tracker"
+TRACKER_SECONDS = 2.0
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def prctl_setter() -> Callable[[int, int], None]:
@@ -50,21 +59,47 @@ def die_with(parent: int, prctl: Callable[[int, int], None]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_group(group: int) -> None:
-    """Kill every process of the group, if there is one left."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
 def kill_orphans() -> None:
-    """Kill and reap all descendants, also those that left the group: as subreaper we become their parent."""
+    """Kill and reap all descendants, also those that left the group: as subreaper we become their parent.
+
+    Resource trackers have a moment to clean up by themselves.
+    """
+    deadline = time.monotonic() + TRACKER_SECONDS
     # Without children left waitpid raises ChildProcessError.
     with contextlib.suppress(ChildProcessError):
         while True:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
             for child in children.split():
-                os.kill(int(child), signal.SIGKILL)
-            os.waitpid(-1, 0)
+                if time.monotonic() > deadline or not is_tracker(int(child)):
+                    os.kill(int(child), signal.SIGKILL)
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.005)
+
+
+def is_tracker(child: int) -> bool:
+    """Whether a child of ours is a resource tracker."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return TRACKER in Path(f"/proc/{child}/cmdline").read_bytes()
+    return False
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for temporary files; removed at the end, with what SGLang names after them in shared memory."""
+    folder = Path(tempfile.mkdtemp(prefix="srpo-"))
+    try:
+        yield folder
+    finally:
+        for path in folder.iterdir():
+            for shared in SHARED_MEMORY.glob(f"*_{path.name}_*"):
+                shared.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_scratch(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """The environment with this folder for temporary files; what torch has compiled stays where it was."""
+    compiled = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
+    return {"TORCHINDUCTOR_CACHE_DIR": compiled, **environment, "TMPDIR": str(folder)}
 
 
 def wait_for_end(engine: subprocess.Popen[bytes], grace: float, parent: int) -> None:
@@ -78,7 +113,7 @@ def wait_for_end(engine: subprocess.Popen[bytes], grace: float, parent: int) -> 
             engine.terminate()
         orphaned = os.getppid() != parent
         if orphaned or (deadline is not None and time.monotonic() > deadline):
-            kill_group(engine.pid)
+            engine.kill()  # who is left of it is killed as our own child
 
 
 def main() -> int:
@@ -94,9 +129,11 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
         die_with(guard, prctl)
 
-    engine = subprocess.Popen(command, start_new_session=True, preexec_fn=in_child)
-    wait_for_end(engine, grace, parent)
-    kill_orphans()
+    with scratch() as folder:
+        environment = with_scratch(dict(os.environ), folder)
+        engine = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=in_child)
+        wait_for_end(engine, grace, parent)
+        kill_orphans()
     return engine.returncode if engine.returncode >= 0 else 128 - engine.returncode
 
 

@@ -16,7 +16,7 @@ from megatron_srpo.data.problem import Problem
 from megatron_srpo.data.problems import PromptEncoder
 from megatron_srpo.data.sources import load_source
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.launch.run_directory import RunDirectory, is_finished
+from megatron_srpo.launch.run_directory import RECORDING, RunDirectory, is_finished
 from megatron_srpo.launch.stop import run_with_guards
 from megatron_srpo.launch.supervise import supervise
 from megatron_srpo.launch.trainer import Trainer, start_trainer
@@ -73,6 +73,9 @@ async def _train(run: RunDirectory, replay: Path | None) -> None:
             controller = Controller(recipe, run.journal, trainer, rollouts, observers, provenance)
             watchers = [trainer.watch(), *([engines.watch()] if engines is not None else [])]
             ended = await supervise(controller.run(steps), watchers)
+            if ended == "steps" and steps < recipe.steps:
+                ended = RECORDING
+                progress.say(f"the recording ends with step {steps - 1}; the recipe has {recipe.steps} steps")
             await supervise(trainer.export(run.path / "model"), [trainer.watch()])
             run.finish(trainer.version, ended)
             progress.say(f"trained weights, as a Hugging Face folder: {run.path / 'model'}")

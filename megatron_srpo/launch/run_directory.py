@@ -12,11 +12,14 @@ from megatron_srpo.files import hold, replace_file
 from megatron_srpo.recipe.differences import changed_keys
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.schema import Recipe
-from megatron_srpo.rollout.journal import Journal
+from megatron_srpo.rollout.journal import Journal, read_step
 
 FINISHED = "finished.json"
+RECORDING = "recording"
+"""What ended a replay that had fewer recorded steps than the recipe asks for."""
 # What may change between two starts of one run: nothing that changes what is learned from what is recorded.
 _FREE = (
+    "name",
     "steps",
     "budget_tokens",
     "resume",
@@ -105,8 +108,8 @@ class RunDirectory:
     def copy_steps(self, source: Path) -> int:
         """Take over the recorded steps of another run, to be replayed; returns how many there are.
 
-        Raises SrpoError when this directory holds steps that are not those of `source`: a journal never mixes
-        runs.
+        Raises SrpoError when one of them is damaged, or when this directory holds steps that are not those of
+        `source`: a journal never mixes runs.
         """
         recorded = Journal(source / "rollouts")
         steps = recorded.closed_steps()
@@ -118,6 +121,8 @@ class RunDirectory:
                 f"{self.path}: holds steps of its own, which are not those of --replay {source}; give another "
                 "--run-dir"
             )
+        for step in steps[len(mine) :]:
+            read_step(recorded.step_path(step))  # a damaged one is named before anything is taken over
         for step in steps[len(mine) :]:
             replace_file(self.journal.step_path(step), recorded.step_path(step).read_bytes())
         for switch in recorded.root.glob("stage-??????.json"):
@@ -148,7 +153,7 @@ def is_finished(recipe: Recipe) -> bool:
         ended_by, version, budget = (recorded[key] for key in ("ended_by", "weight_version", "budget_tokens"))
     except (ValueError, TypeError, KeyError) as error:
         raise SrpoError(f"{path}: does not say how the run ended ({error!r}); remove it to go on") from error
-    if ended_by == "steps":
+    if ended_by in ("steps", RECORDING):
         return bool(version >= recipe.steps)
     return bool(ended_by == "curriculum" or budget == recipe.budget_tokens)
 

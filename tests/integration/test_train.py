@@ -106,7 +106,7 @@ def test_a_broken_newest_checkpoint_is_named_and_passed_over_when_allowed(
     assert code == 0, err
     told = " ".join(out.split())
     assert "going on from weight version 1 (checkpoint step-000001, checksums right)" in told
-    assert "1 recorded steps (1 to 1) are replayed" in told
+    assert "recorded step 1 is replayed, not sampled" in told
     assert f"{damaged}: is damaged" in told.replace("- ", "-") or "is damaged" in told
     assert "the recipe has changed since this run's last start: checkpoint.fall_back was False and is True" in told
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
@@ -145,8 +145,10 @@ def test_ctrl_c_while_everything_starts(recipe: Path, tmp_path: Path) -> None:
 def test_replay_needs_no_engine(recipe: Path, straight: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     arguments = ("--replay", str(straight), "engine.backend=sglang", "engine.python=/nonexistent/python")
-    code, _, err = train(recipe, run_dir, *arguments)
+    code, out, err = train(recipe, run_dir, *arguments, f"steps={STEPS + 4}")
     assert code == 0, err
+    assert f"the recording ends with step {STEPS - 1}; the recipe has {STEPS + 4} steps" in " ".join(out.split())
+    assert json.loads((run_dir / "finished.json").read_text())["ended_by"] == "recording"
     assert not list((run_dir / "logs").glob("engine-*"))
     assert weights(run_dir) == weights(straight)
 
@@ -218,7 +220,10 @@ def test_broken_step_file_is_named(recipe: Path, straight: Path, tmp_path: Path)
     content = (straight / "rollouts/step-000000.parquet").read_bytes()
     (rollouts / "step-000000.parquet").write_bytes(content[:-100])
     told = failure(recipe, tmp_path / "run", "--replay", str(rollouts.parent))
-    assert "step-000000.parquet" in told
+    assert str(rollouts / "step-000000.parquet") in told
+    (rollouts / "step-000000.parquet").write_bytes(content)
+    code, _, err = train(recipe, tmp_path / "run", "--replay", str(rollouts.parent), "steps=1")
+    assert code == 0, f"mended, the same command goes on: {err}"
 
 
 def test_groups_of_another_size_are_refused(recipe: Path, straight: Path, tmp_path: Path) -> None:

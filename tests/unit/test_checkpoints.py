@@ -232,10 +232,14 @@ def test_the_commands(run: tuple[Recipe, Journal], tmp_path: Path) -> None:
     code, text = command("verify", str(directory))
     assert code == 2 and "step-000001: whole" in text and "weights: has 3 bytes, the manifest says 2000" in text
     assert "1 of 2 checkpoints broken, step-000002" in text
-    assert command("verify", str(folder))[0] == 2
+    assert text.endswith("or set checkpoint.fall_back=true to go on from a whole one before")
+    code, text = command("verify", str(folder))
+    assert code == 2 and text.endswith("restore the files named above"), "there is none before it to fall back to"
     (folder / MANIFEST).unlink()
     code, text = command("verify", str(directory))
     assert code == 2 and "manifest.json: is missing" in text
-    assert "damaged manifest" in command("list", str(directory))[1]
+    assert "broken" in command("list", str(directory))[1]
     code, text = command("verify", str(tmp_path / "elsewhere"))
+    assert code == 2 and "elsewhere: there is no such folder" in text
+    code, text = command("verify", str(tmp_path))
     assert code == 2 and "no checkpoints; expected" in text

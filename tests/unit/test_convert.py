@@ -284,6 +284,9 @@ def test_a_damaged_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
     chunk.unlink()
     with pytest.raises(SrpoError, match=r"__0_0\.distcp: is missing"):
         to_hf(folder, tmp_path / "h3")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(SrpoError, match=r"run: is a run; give one of its checkpoints, .*/checkpoints/step-\*"):
+        to_hf(tmp_path / "run", tmp_path / "h4")
     with pytest.raises(SrpoError, match="there is no such folder"):
         to_hf(tmp_path / "none", tmp_path / "h4")
     with pytest.raises(SrpoError, match=r"metadata\.json: cannot be read .*give a Megatron checkpoint"):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from megatron_srpo.launch import guard
 
@@ -15,7 +20,9 @@ reading, writing = os.pipe()
 if os.fork() == 0:
     os.close(writing)
     if sys.argv[1] == "before":
-        os.read(reading, 1)  # until the parent is gone
+        os.read(reading, 1)  # until the parent ends
+        while os.getppid() == parent:  # and until it is gone
+            time.sleep(0.001)
     die_with(parent, prctl)
     print("ready", flush=True)
     time.sleep(2)
@@ -31,3 +38,51 @@ def test_a_child_ends_with_its_parent_also_when_that_was_faster() -> None:
         done = subprocess.run([sys.executable, "-c", CHILD, order], capture_output=True, text=True, timeout=60)
         assert (done.stdout, done.stderr) == (expected, ""), order
     assert guard.PR_SET_PDEATHSIG == 1
+
+
+LITTER = """
+import multiprocessing, pathlib, signal, tempfile, time
+from multiprocessing import shared_memory
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+file = tempfile.NamedTemporaryFile(delete=False)
+named = pathlib.Path("/dev/shm", f"sglang_loads_{pathlib.Path(file.name).name}_1f.shm")
+named.touch()
+memory = shared_memory.SharedMemory(create=True, size=16)
+lock = multiprocessing.get_context("spawn").Lock()
+print(file.name, named, f"/dev/shm/{memory.name}", f"/dev/shm/sem.{lock._semlock.name[1:]}", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["asked to end", "orphaned", "by itself"])
+def test_no_file_outlives_the_guarded(tmp_path: Path, how: str) -> None:
+    """Temporary files, what is named after them, shared memory and semaphores, though the program is killed."""
+    start = (
+        "import os, subprocess, sys; "
+        f"subprocess.Popen([sys.executable, {guard.__file__!r}, '0.1', str(os.getpid()), *sys.argv[1:]])"
+        + ("" if how == "orphaned" else ".wait()")
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, sys.executable, "-c", LITTER],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stdout is not None
+    files = [Path(name) for name in process.stdout.readline().split()]
+    if how != "orphaned":
+        (program,) = _started_from(process.pid)
+        (inner,) = _started_from(program)[:1]
+        assert all(file.exists() for file in files), files
+        os.kill(
+            program if how == "asked to end" else inner, {"asked to end": signal.SIGTERM}.get(how, signal.SIGKILL)
+        )
+    process.stdout.read()  # until nobody holds the other end
+    process.wait()
+    assert len(files) == 4 and not [file for file in files if file.exists()]
+    assert not list(tmp_path.iterdir())
+
+
+def _started_from(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in children.split()]

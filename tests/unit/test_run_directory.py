@@ -102,6 +102,14 @@ def test_a_source_that_is_gone_is_a_change(tmp_path: Path) -> None:
     assert differences(two, recipe(tmp_path)) == {"data.train.code": ("c", None)}
 
 
+def test_a_run_may_be_moved_and_renamed(tmp_path: Path) -> None:
+    with RunDirectory(recipe(tmp_path / "old")) as run:
+        record(run)
+    (tmp_path / "old").rename(tmp_path / "new")
+    with RunDirectory(recipe(tmp_path / "new", name="new")) as run:
+        assert run.journal.closed_steps() == [0]
+
+
 def test_what_to_do_at_the_cap_may_change(tmp_path: Path) -> None:
     with RunDirectory(recipe(tmp_path)) as run:
         record(run)
@@ -118,6 +126,7 @@ def test_what_to_do_at_the_cap_may_change(tmp_path: Path) -> None:
         ("steps", {}, True),
         ("steps", {"steps": 1}, True),
         ("steps", {"steps": 3}, False),
+        ("recording", {"steps": 3}, False),
         ("curriculum", {"steps": 3}, True),
         ("budget", {"steps": 3}, True),
         ("budget", {"budget_tokens": 200}, False),
