@@ -117,7 +117,8 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
         template["random"] = as_sharded(states, dist.get_rank(), dist.get_world_size())
     try:
         state = dist_checkpointing.load(template, str(folder))
-    except (CheckpointingException, AssertionError, KeyError, OSError, RuntimeError, ValueError) as error:
+    # No RuntimeError: it comes when another rank has died, which is for the controller to tell.
+    except (CheckpointingException, AssertionError, KeyError, OSError, ValueError) as error:
         raise SrpoError(
             f"{folder}: cannot be loaded ({one_line(error)[:300]}); its files are whole, so look whether it "
             "belongs to the recipe's model"
