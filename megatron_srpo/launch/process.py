@@ -23,6 +23,8 @@ LOG_TAIL_BYTES = 64 * 1024
 
 # Only at the start of a line: SGLang also mentions exceptions that it has dealt with.
 _EXCEPTION_LINE = re.compile(r"^(\w+\.)*\w*(Error|Exception)\b")
+# As Python prints it, with the line of source below it.
+_WARNING = re.compile(r"^\S+:\d+: \w*Warning: .*\n([ \t].*\n)?", re.MULTILINE)
 _SENTENCE = re.compile(r"^error: (.+)$")
 
 
@@ -106,7 +108,7 @@ class GuardedProcess:
             await self._started.wait()
 
     def last_words(self) -> str:
-        """The last line of this start's log that tells of an exception, else its last line."""
+        """The last line of this start's log that tells of an exception, else its last one that is no warning."""
         lines = self._log_lines()
         told = [line for line in lines if _EXCEPTION_LINE.match(line)] or lines
         return told[-1][:500] if told else "(none)"
@@ -122,7 +124,7 @@ class GuardedProcess:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
             text = log.read().decode(errors="replace")
-        return [line.strip() for line in text.splitlines() if line.strip()]
+        return [line.strip() for line in _WARNING.sub("", text).splitlines() if line.strip()]
 
 
 def describe_exit(code: int) -> str:
