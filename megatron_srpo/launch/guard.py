@@ -9,7 +9,7 @@ one of three things:
 - SIGTERM arrives: the server gets SIGTERM, and all of the engine SIGKILL after GRACE seconds;
 - the process PARENT is no longer our parent: all of the engine gets SIGKILL.
 
-Its temporary files go into a folder that is removed then, and so is what it has named after them in shared memory.
+Its temporary files go into a folder that is removed then, and so is what it has made in shared memory.
 
 If this process is killed, the kernel kills the server (PR_SET_PDEATHSIG) and the server's children follow it; its
 temporary files stay.
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 # From <linux/prctl.h>.
@@ -38,7 +38,7 @@ PARENT_CHECK_SECONDS = 0.5
 # Python's own processes that remove semaphores and shared memory of the dead, when they see that those are dead.
 TRACKER = b"multiprocessing.resource_tracker"
 TRACKER_SECONDS = 2.0
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = "/dev/shm/"
 
 
 def prctl_setter() -> Callable[[int, int], None]:
@@ -59,19 +59,27 @@ def die_with(parent: int, prctl: Callable[[int, int], None]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_orphans() -> None:
+def children_of(process: int) -> list[int]:
+    """The processes that any thread of a process has started; none when it is gone."""
+    with contextlib.suppress(OSError):
+        lists = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+        return [int(child) for one in lists for child in one.split()]
+    return []
+
+
+def kill_orphans(before: Callable[[int], None] = lambda child: None) -> None:
     """Kill and reap all descendants, also those that left the group: as subreaper we become their parent.
 
-    Resource trackers have a moment to clean up by themselves.
+    Resource trackers have a moment to clean up by themselves.  `before` is called with each child before its end.
     """
     deadline = time.monotonic() + TRACKER_SECONDS
     # Without children left waitpid raises ChildProcessError.
     with contextlib.suppress(ChildProcessError):
         while True:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
-            for child in children.split():
-                if time.monotonic() > deadline or not is_tracker(int(child)):
-                    os.kill(int(child), signal.SIGKILL)
+            for child in children_of(os.getpid()):
+                if time.monotonic() > deadline or not is_tracker(child):
+                    before(child)
+                    os.kill(child, signal.SIGKILL)
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 time.sleep(0.005)
 
@@ -83,26 +91,37 @@ def is_tracker(child: int) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    """A folder for temporary files; removed at the end, with what SGLang names after them in shared memory."""
-    folder = Path(tempfile.mkdtemp(prefix="srpo-"))
-    try:
-        yield folder
-    finally:
-        for path in folder.iterdir():
-            for shared in SHARED_MEMORY.glob(f"*_{path.name}_*"):
-                shared.unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+class Litter:
+    """Files that a program leaves when it is killed: temporary ones, and those in shared memory."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="srpo-"))
+        self._began = self._folder.stat().st_ctime
+        self._shared: set[Path] = set()
+
+    def environment(self) -> dict[str, str]:
+        """Ours, with a folder for temporary files; what torch has compiled stays where it was."""
+        compiled = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
+        return {"TORCHINDUCTOR_CACHE_DIR": compiled, **os.environ, "TMPDIR": str(self._folder)}
+
+    def look(self, process: int) -> None:
+        """Remember the shared memory that a process and its descendants have made, while they live."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+                path = Path(line.split(maxsplit=5)[-1])
+                if str(path).startswith(SHARED_MEMORY) and path.exists() and path.stat().st_ctime >= self._began:
+                    self._shared.add(path)
+        for child in children_of(process):
+            self.look(child)
+
+    def remove(self) -> None:
+        """Remove all of it."""
+        for path in self._shared:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def with_scratch(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """The environment with this folder for temporary files; what torch has compiled stays where it was."""
-    compiled = str(Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}")
-    return {"TORCHINDUCTOR_CACHE_DIR": compiled, **environment, "TMPDIR": str(folder)}
-
-
-def wait_for_end(engine: subprocess.Popen[bytes], grace: float, parent: int) -> None:
+def wait_for_end(engine: subprocess.Popen[bytes], grace: float, parent: int, litter: Litter) -> None:
     """Return when the engine's own process has ended, by itself or by us."""
     awaited = {signal.SIGCHLD, signal.SIGTERM}
     deadline: float | None = None
@@ -110,9 +129,11 @@ def wait_for_end(engine: subprocess.Popen[bytes], grace: float, parent: int) -> 
         received = signal.sigtimedwait(awaited, PARENT_CHECK_SECONDS)
         if received is not None and received.si_signo == signal.SIGTERM and deadline is None:
             deadline = time.monotonic() + grace
+            litter.look(engine.pid)
             engine.terminate()
         orphaned = os.getppid() != parent
         if orphaned or (deadline is not None and time.monotonic() > deadline):
+            litter.look(engine.pid)
             engine.kill()  # who is left of it is killed as our own child
 
 
@@ -129,11 +150,13 @@ def main() -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
         die_with(guard, prctl)
 
-    with scratch() as folder:
-        environment = with_scratch(dict(os.environ), folder)
-        engine = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=in_child)
-        wait_for_end(engine, grace, parent)
-        kill_orphans()
+    litter = Litter()
+    try:
+        engine = subprocess.Popen(command, env=litter.environment(), start_new_session=True, preexec_fn=in_child)
+        wait_for_end(engine, grace, parent, litter)
+        kill_orphans(litter.look)
+    finally:
+        litter.remove()
     return engine.returncode if engine.returncode >= 0 else 128 - engine.returncode
 
 

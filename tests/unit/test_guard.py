@@ -41,12 +41,16 @@ def test_a_child_ends_with_its_parent_also_when_that_was_faster() -> None:
 
 
 LITTER = """
-import multiprocessing, pathlib, signal, tempfile, time
+import multiprocessing, signal, subprocess, sys, tempfile, time
 from multiprocessing import shared_memory
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 file = tempfile.NamedTemporaryFile(delete=False)
-named = pathlib.Path("/dev/shm", f"sglang_loads_{pathlib.Path(file.name).name}_1f.shm")
-named.touch()
+named = tempfile.mkstemp(dir="/dev/shm")[1]
+with open(named, "r+b") as one:  # a child holds it, as SGLang's scheduler does
+    one.truncate(16)
+    program = "import mmap, sys, time; held = mmap.mmap(0, 16); sys.stderr.close(); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", program], stdin=one, stderr=subprocess.PIPE)
+child.stderr.read()
 memory = shared_memory.SharedMemory(create=True, size=16)
 lock = multiprocessing.get_context("spawn").Lock()
 print(file.name, named, f"/dev/shm/{memory.name}", f"/dev/shm/sem.{lock._semlock.name[1:]}", flush=True)
