@@ -32,7 +32,6 @@ from tests.faults.schedules import Schedule, schedule  # noqa: E402
 from tests.faults.world import World  # noqa: E402
 from tests.support import make_tiny_hf  # noqa: E402
 
-
 MOST_FAILURES = 5
 
 
