@@ -48,7 +48,7 @@ file = tempfile.NamedTemporaryFile(delete=False)
 named = tempfile.mkstemp(dir="/dev/shm")[1]
 with open(named, "r+b") as one:  # a child holds it, as SGLang's scheduler does
     one.truncate(16)
-    program = "import mmap, sys, time; held = mmap.mmap(0, 16); sys.stderr.close(); time.sleep(600)"
+    program = "import mmap, os, time; held = mmap.mmap(0, 16); os.close(2); time.sleep(600)"
     child = subprocess.Popen([sys.executable, "-c", program], stdin=one, stderr=subprocess.PIPE)
 child.stderr.read()
 memory = shared_memory.SharedMemory(create=True, size=16)
@@ -60,11 +60,10 @@ time.sleep(600)
 
 @pytest.mark.parametrize("how", ["asked to end", "orphaned", "by itself"])
 def test_no_file_outlives_the_guarded(tmp_path: Path, how: str) -> None:
-    """Temporary files, what is named after them, shared memory and semaphores, though the program is killed."""
+    """Temporary files, shared memory, also a child's, and semaphores, though the program is killed."""
     start = (
         "import os, subprocess, sys; "
-        f"subprocess.Popen([sys.executable, {guard.__file__!r}, '0.1', str(os.getpid()), *sys.argv[1:]])"
-        + ("" if how == "orphaned" else ".wait()")
+        f"subprocess.Popen([sys.executable, {guard.__file__!r}, '0.1', str(os.getpid()), *sys.argv[1:]]).wait()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", start, sys.executable, "-c", LITTER],
@@ -74,19 +73,16 @@ def test_no_file_outlives_the_guarded(tmp_path: Path, how: str) -> None:
     )
     assert process.stdout is not None
     files = [Path(name) for name in process.stdout.readline().split()]
-    if how != "orphaned":
-        (program,) = _started_from(process.pid)
-        (inner,) = _started_from(program)[:1]
-        assert all(file.exists() for file in files), files
-        os.kill(
-            program if how == "asked to end" else inner, {"asked to end": signal.SIGTERM}.get(how, signal.SIGKILL)
-        )
+    assert len(files) == 4 and all(file.exists() for file in files), files
+    (its_guard,) = guard.children_of(process.pid)
+    (program,) = guard.children_of(its_guard)
+    victim, number = {
+        "asked to end": (its_guard, signal.SIGTERM),
+        "orphaned": (process.pid, signal.SIGKILL),
+        "by itself": (program, signal.SIGKILL),
+    }[how]
+    os.kill(victim, number)
     process.stdout.read()  # until nobody holds the other end
     process.wait()
-    assert len(files) == 4 and not [file for file in files if file.exists()]
+    assert not [file for file in files if file.exists()]
     assert not list(tmp_path.iterdir())
-
-
-def _started_from(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in children.split()]
