@@ -15,6 +15,8 @@ from tests.faults.roles import ROLES
 from tests.faults.schedules import schedule
 from tests.faults.world import STEPS, World
 
+LONG = "max_response_tokens=320"  # several seconds a step, a second and more a group
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -87,8 +89,8 @@ def test_kills_with_sglang_lose_no_group_and_count_none_twice(
         Strike("engine", "a group is recorded", 0.01),
         Strike("controller", "a step is closed", 0.02),
     ]
-    # One group after the other, so that the first is recorded while others are on their way.
-    arguments = (f"engine.python={engine_python}", "rollout.max_concurrent_requests=3")
+    # One group after the other and long responses: a busy machine too strikes before the last group is there.
+    arguments = (f"engine.python={engine_python}", "rollout.max_concurrent_requests=3", f"rollout.{LONG}")
     live_through(recipe, run_dir, strikes, *arguments, told=print, hit=deaths.append, between=keeper.look)
     assert len(deaths) == len(strikes)
     assert keeper.saw_open_groups, "the test says nothing unless groups were on disk"
