@@ -124,6 +124,23 @@ def _moe_arguments(moe: MoEConfig | None, trainer: TrainerSection, platform: Pla
     }
 
 
+class PolicyModel(GPTModel):
+    """Megatron's GPT that ends in hidden states: the log-probs are computed together with the projection.
+
+    The last pipeline stage returns [tokens, 1, hidden], split over the tensor-parallel ranks under sequence
+    parallelism.
+    """
+
+    def _postprocess(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return hidden_states
+
+    @property
+    def output_weight(self) -> torch.Tensor:
+        """The last stage's output projection, [local vocabulary, hidden]; the embedding where the two are one."""
+        weight: torch.Tensor | None = self.output_layer.weight
+        return self.shared_embedding_or_output_weight() if weight is None else weight
+
+
 def layer_spec(
     config: TransformerConfig, platform: Platform, chunk: int | None
 ) -> ModuleSpec | TransformerBlockSubmodules:
@@ -165,14 +182,14 @@ def _rope_arguments(model: ModelConfig) -> dict[str, Any]:
     return arguments
 
 
-def build_model(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> list[GPTModel]:
+def build_model(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> list[PolicyModel]:
     """This rank's chunks of the model on its device, weights not yet loaded."""
     config = transformer_config(model, trainer, platform)
     virtual = trainer.virtual_pipeline_parallel
     chunks = []
     for chunk in range(virtual) if virtual > 1 else (None,):
         stage = {"ignore_virtual": False, "vp_stage": chunk}
-        gpt = GPTModel(
+        gpt = PolicyModel(
             config,
             layer_spec(config, platform, chunk),
             vocab_size=padded_vocab_size(model.vocab_size, trainer.tensor_parallel),

@@ -15,9 +15,14 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.tensor_parallel import (
+    copy_to_tensor_model_parallel_region,
+    gather_from_sequence_parallel_region,
+)
+from megatron.core.utils import get_attr_wrapped_model
 
 from megatron_srpo.actor.batch import Microbatch, TrainingSample, build_microbatch, training_samples
-from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
+from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, wrap_for_training
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
@@ -156,15 +161,16 @@ def run_schedule(
 ) -> list[Any]:
     """Run Megatron's schedule with the chunks of the actor's model or the reference over microbatches.
 
-    `loss(logits [tokens, local vocabulary], batch)` is called on the last pipeline stage and returns what
-    Megatron's schedules expect: (summed loss, what to divide it by, anything), the last of which is collected.
+    `loss(hidden, output_weight, *batch)` is called on the last pipeline stage with what its `PolicyModel` ends
+    in, and returns what Megatron's schedules expect: (summed loss, what to divide it by, anything), the last of
+    which is collected.
     """
 
     def forward_step(iterator: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
         batch = next(iterator)
         micro: Microbatch = batch[0]
         output = model(micro.tokens, micro.positions, None, packed_seq_params=micro.sequences)
-        return output, lambda logits: loss(logits[0], *batch)
+        return output, lambda hidden: loss(hidden, get_attr_wrapped_model(model, "output_weight"), *batch)
 
     collected: list[Any] = get_forward_backward_func()(
         forward_step_func=forward_step,
@@ -178,11 +184,28 @@ def run_schedule(
     return collected
 
 
-def _response_logits(actor: Actor, logits: torch.Tensor, batch: Microbatch) -> torch.Tensor:
-    """Scaled logits of the positions that predict response tokens, [responses, local vocabulary]."""
-    rows = logits.index_select(0, batch.sources)
-    start = actor.ranks.tensor * rows.shape[-1]
-    return scale_logits(rows, actor.recipe.rollout.temperature, actor.model_config.vocab_size, start)
+def _response_log_probs(
+    actor: Actor, hidden: torch.Tensor, output_weight: torch.Tensor, batch: Microbatch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs and entropy of the microbatch's response tokens, both [responses].
+
+    Only the positions that predict one go through the projection.
+    """
+    trainer = actor.recipe.trainer
+    if trainer.sequence_parallel:
+        whole = gather_from_sequence_parallel_region(hidden)
+        rows = whole[:, 0].index_select(0, batch.sources)
+    else:
+        rows = copy_to_tensor_model_parallel_region(hidden[:, 0].index_select(0, batch.sources))
+    vocabulary = Vocabulary(
+        size=actor.model_config.vocab_size,
+        start=actor.ranks.tensor * len(output_weight),
+        group=parallel_state.get_tensor_model_parallel_group(),
+        temperature=actor.recipe.rollout.temperature,
+        chunk_elements=int(trainer.logits_megabytes * 2**20) // 4,
+    )
+    # Megatron's wrapper for 16 bits has made the last stage's output float32.
+    return linear_log_probs(rows.to(output_weight.dtype), output_weight, batch.targets, vocabulary)
 
 
 @torch.no_grad()
@@ -194,8 +217,10 @@ def log_probs_of(
     Empty on all but the last pipeline stage.
     """
 
-    def loss(logits: torch.Tensor, batch: Microbatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        log_probs = token_log_probs(_response_logits(actor, logits, batch), batch.targets)
+    def loss(
+        hidden: torch.Tensor, output_weight: torch.Tensor, batch: Microbatch
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        log_probs, _ = _response_log_probs(actor, hidden, output_weight, batch)
         return log_probs.sum(), _count(batch, "tokens"), log_probs
 
     return run_schedule(
@@ -217,14 +242,15 @@ def _forward_backward(
 ) -> dict[str, float]:
     """Accumulate the update's gradient in Megatron's buffers and return its statistics."""
     algorithm = actor.recipe.algorithm
-    tensor_group = parallel_state.get_tensor_model_parallel_group()
 
     def loss(
-        logits: torch.Tensor, batch: Microbatch, old: torch.Tensor | None, reference: torch.Tensor | None
+        hidden: torch.Tensor,
+        output_weight: torch.Tensor,
+        batch: Microbatch,
+        old: torch.Tensor | None,
+        reference: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
-        scaled = _response_logits(actor, logits, batch)
-        entropy = token_entropy(scaled.detach(), tensor_group)
-        log_probs = token_log_probs(scaled, batch.targets)
+        log_probs, entropy = _response_log_probs(actor, hidden, output_weight, batch)
         before = log_probs.detach() if old is None else old
         surrogate = surrogate_loss(
             log_probs,

@@ -123,7 +123,7 @@ def megatron_log_probs(model: ModelConfig, folder: Path, samples: list[list[int]
     """The same out of Megatron's model, loaded by Megatron's own `dist_checkpointing.load`."""
     from megatron_srpo.actor import parallel
     from megatron_srpo.actor.batch import TrainingSample, build_microbatch
-    from megatron_srpo.actor.log_probs import scale_logits, token_log_probs
+    from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
     from megatron_srpo.actor.model import build_model
     from megatron_srpo.platform.select import select_platform
     from megatron_srpo.recipe.schema import TrainerSection
@@ -137,14 +137,15 @@ def megatron_log_probs(model: ModelConfig, folder: Path, samples: list[list[int]
         [gpt] = build_model(model, trainer, platform)
         load_stock([gpt], folder)
         gpt.eval()
+        vocabulary = Vocabulary(model.vocab_size, start=0, group=None, temperature=1.0, chunk_elements=2**26)
         found = []
         for sample in samples:
             row = TrainingSample(np.array(sample), np.zeros(len(sample) - 1, np.float32), 1.0)
             batch = build_microbatch([row], platform)
             with torch.no_grad():
-                logits = gpt(batch.tokens, batch.positions, None, packed_seq_params=batch.sequences)[0]
-                scaled = scale_logits(logits[batch.sources], 1.0, model.vocab_size, 0)
-                found.append(token_log_probs(scaled, batch.targets))
+                hidden = gpt(batch.tokens, batch.positions, None, packed_seq_params=batch.sequences)[:, 0]
+                rows = hidden[batch.sources]
+                found.append(linear_log_probs(rows, gpt.output_weight, batch.targets, vocabulary)[0])
         return found
     finally:
         parallel.shutdown()

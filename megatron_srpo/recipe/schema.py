@@ -106,6 +106,9 @@ class TrainerSection(Section):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     threads_per_rank: PositiveInt = Field(1, description="CPU threads of torch in each rank")
     max_tokens_per_microbatch: PositiveInt = 16384
+    logits_megabytes: PositiveFloat = Field(
+        256.0, description="logits that a rank holds at one time, in float32, whatever the vocabulary"
+    )
     updates_per_step: PositiveInt = 1
     optimizer: OptimizerSection = OptimizerSection()
     timeout_seconds: PositiveFloat = Field(1800.0, description="limit of one collective between ranks")

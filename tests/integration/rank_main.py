@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from megatron.core import dist_checkpointing
+from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import TrainingSample
 from megatron_srpo.actor.checkpoint import METADATA, load_checkpoint, sharded_model
-from megatron_srpo.actor.log_probs import scale_logits, token_entropy, token_log_probs
+from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.snapshot import HostBuffer
@@ -162,18 +163,25 @@ class Rank:
         return actor.scheduler.num_steps
 
     def vocabulary(self, job: Job) -> Any:
-        """Log-probs, their gradient and entropy of logits [tokens, vocabulary] split over the ranks."""
-        whole = torch.tensor(job["logits"], dtype=torch.float32)
-        size = -(-whole.shape[1] // self.ranks.tensor_size)
-        padded = torch.nn.functional.pad(whole, (0, size * self.ranks.tensor_size - whole.shape[1]), value=9.0)
+        """Log-probs, entropy and gradients (float64) of an output projection [vocabulary, width] that is split."""
+        hidden = torch.tensor(job["hidden"], dtype=torch.float64, requires_grad=True)
+        whole = torch.tensor(job["weight"], dtype=torch.float64)
+        size = -(-len(whole) // self.ranks.tensor_size)
+        padded = torch.nn.functional.pad(whole, (0, 0, 0, size * self.ranks.tensor_size - len(whole)), value=9.0)
         start = self.ranks.tensor * size
-        local = padded[:, start : start + size].clone().requires_grad_()
-        scaled = scale_logits(local, job["temperature"], whole.shape[1], start)
-        entropy = token_entropy(scaled.detach(), parallel.parallel_state.get_tensor_model_parallel_group())
-        log_probs = token_log_probs(scaled, torch.tensor(job["targets"]))
-        (log_probs * torch.tensor(job["weights"])).sum().backward()
-        assert local.grad is not None
-        return {"log_probs": log_probs.tolist(), "entropy": entropy.tolist(), "gradient": local.grad.tolist()}
+        weight = padded[start : start + size].clone().requires_grad_()
+        group = parallel.parallel_state.get_tensor_model_parallel_group()
+        vocabulary = Vocabulary(len(whole), start, group, job["temperature"], job["chunk_elements"])
+        rows = copy_to_tensor_model_parallel_region(hidden)
+        log_probs, entropy = linear_log_probs(rows, weight, torch.tensor(job["targets"]), vocabulary)
+        (log_probs * torch.tensor(job["weights"], dtype=torch.float64)).sum().backward()
+        assert hidden.grad is not None and weight.grad is not None
+        return {
+            "log_probs": log_probs.tolist(),
+            "entropy": entropy.tolist(),
+            "hidden_gradient": hidden.grad.tolist(),
+            "weight_gradient": weight.grad.tolist(),
+        }
 
 
 def main() -> None:
