@@ -30,7 +30,7 @@ from megatron_srpo.actor.local_layers import PackedAttention, RMSNorm
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
 from megatron_srpo.recipe.model_folder import chunk_layers
-from megatron_srpo.recipe.schema import TrainerSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -9,7 +9,7 @@ from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_mega
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from megatron_srpo.actor.model import DTYPES
-from megatron_srpo.recipe.schema import TrainerSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 
 def build_optimizer(trainer: TrainerSection, chunks: Sequence[DistributedDataParallel]) -> MegatronOptimizer:

@@ -15,7 +15,7 @@ from megatron.core import parallel_state
 from megatron.core.tensor_parallel.random import model_parallel_cuda_manual_seed
 
 from megatron_srpo.platform.select import Platform
-from megatron_srpo.recipe.schema import TrainerSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from megatron.core.transformer.module import Float16Module
 from megatron_srpo.actor.model import build_model
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig
-from megatron_srpo.recipe.schema import TrainerSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 
 def build_reference(

@@ -126,7 +126,7 @@ def megatron_log_probs(model: ModelConfig, folder: Path, samples: list[list[int]
     from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
     from megatron_srpo.actor.model import build_model
     from megatron_srpo.platform.select import select_platform
-    from megatron_srpo.recipe.schema import TrainerSection
+    from megatron_srpo.recipe.trainer import TrainerSection
 
     trainer = TrainerSection(device="cpu", dtype="float32")
     platform = select_platform("cpu", threads=torch.get_num_threads())

@@ -14,7 +14,8 @@ from tokenizers import Tokenizer
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import is_plain_name
 from megatron_srpo.recipe.model_config import ModelConfig, read_json, read_model_config
-from megatron_srpo.recipe.schema import EngineSection, TrainerSection
+from megatron_srpo.recipe.schema import EngineSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -16,14 +16,8 @@ from megatron_srpo.recipe.curriculum import CurriculumSection, StageSection
 from megatron_srpo.recipe.data import DataSection, DataSource
 from megatron_srpo.recipe.grading import GradingSection
 from megatron_srpo.recipe.reward import RewardSection
-from megatron_srpo.recipe.section import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Section,
-)
+from megatron_srpo.recipe.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from megatron_srpo.recipe.trainer import TrainerSection
 
 
 class ModelSection(Section):
@@ -65,53 +59,6 @@ class EngineSection(Section):
     mem_fraction_static: Annotated[float, Field(gt=0, lt=1)] = 0.8
     start_timeout_seconds: PositiveFloat = 600.0
     extra_args: tuple[str, ...] = Field((), description="more arguments for sglang.launch_server")
-
-
-class OptimizerSection(Section):
-    """AdamW and its learning-rate schedule, counted in optimizer updates."""
-
-    learning_rate: PositiveFloat = 1e-6
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    epsilon: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.0
-    clip_grad: NonNegativeFloat = Field(1.0, description="global gradient norm; 0: no clipping")
-    warmup_updates: NonNegativeInt = 0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    decay_updates: PositiveInt | None = Field(None, description="length of linear and cosine schedules")
-    min_learning_rate: NonNegativeFloat = 0.0
-
-    @model_validator(mode="after")
-    def _decay_has_length(self) -> OptimizerSection:
-        if self.schedule != "constant" and self.decay_updates is None:
-            raise ValueError(f"schedule {self.schedule} needs decay_updates")
-        if self.decay_updates is not None and self.decay_updates <= self.warmup_updates:
-            raise ValueError("decay_updates must be larger than warmup_updates")
-        return self
-
-
-class TrainerSection(Section):
-    """The Megatron-Core ranks."""
-
-    ranks: PositiveInt = 1
-    tensor_parallel: PositiveInt = 1
-    pipeline_parallel: PositiveInt = 1
-    virtual_pipeline_parallel: PositiveInt = Field(1, description="chunks of layers that a pipeline stage holds")
-    pipeline_layers: tuple[PositiveInt, ...] | None = Field(
-        None, description="layers of every chunk, in model order (pipeline x virtual); none: equal ones"
-    )
-    expert_parallel: PositiveInt = Field(1, description="shares of the experts, over a stage's ranks")
-    data_parallel: PositiveInt | None = Field(None, description="none: ranks / (tensor x pipeline)")
-    sequence_parallel: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    threads_per_rank: PositiveInt = Field(1, description="CPU threads of torch in each rank")
-    max_tokens_per_microbatch: PositiveInt = 16384
-    logits_megabytes: PositiveFloat = Field(
-        256.0, description="logits that a rank holds at one time, in float32, whatever the vocabulary"
-    )
-    updates_per_step: PositiveInt = 1
-    optimizer: OptimizerSection = OptimizerSection()
-    timeout_seconds: PositiveFloat = Field(1800.0, description="limit of one collective between ranks")
 
 
 class AlgorithmSection(Section):
@@ -215,8 +162,7 @@ class Recipe(Section):
     @property
     def data_parallel(self) -> int:
         """Data-parallel size, derived where the recipe leaves it out."""
-        trainer = self.trainer
-        return trainer.data_parallel or trainer.ranks // (trainer.tensor_parallel * trainer.pipeline_parallel)
+        return self.trainer.data_parallel or self.trainer.ranks // self.trainer.model_parallel
 
     def mixture(self, stage: StageSection) -> dict[str, float]:
         """The weights of a stage's sources, sorted by name: the order in which a file names them means nothing."""
@@ -247,42 +193,6 @@ class Recipe(Section):
     def samples_per_step(self) -> int:
         """Samples in one step."""
         return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
-
-    @model_validator(mode="after")
-    def _parallelism_fits(self) -> Recipe:
-        trainer = self.trainer
-        model_parallel = trainer.tensor_parallel * trainer.pipeline_parallel
-        shape = f"tensor_parallel {trainer.tensor_parallel} x pipeline_parallel {trainer.pipeline_parallel}"
-        if trainer.data_parallel is not None and model_parallel * trainer.data_parallel != trainer.ranks:
-            raise ValueError(
-                f"trainer: {shape} x data_parallel {trainer.data_parallel} = "
-                f"{model_parallel * trainer.data_parallel}, but trainer.ranks is {trainer.ranks}"
-            )
-        if trainer.ranks % model_parallel:
-            raise ValueError(f"trainer: ranks {trainer.ranks} is not a multiple of {shape} = {model_parallel}")
-        if trainer.sequence_parallel and trainer.tensor_parallel == 1:
-            raise ValueError("trainer: sequence_parallel needs tensor_parallel of 2 or more")
-        stage_ranks = trainer.ranks // trainer.pipeline_parallel
-        if stage_ranks % trainer.expert_parallel:
-            raise ValueError(
-                f"trainer: expert_parallel {trainer.expert_parallel} does not divide the {stage_ranks} ranks of a "
-                "pipeline stage (tensor x data)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _pipeline_fits(self) -> Recipe:
-        trainer = self.trainer
-        stages, virtual = trainer.pipeline_parallel, trainer.virtual_pipeline_parallel
-        if virtual > 1 and stages == 1:
-            raise ValueError("trainer: virtual_pipeline_parallel needs pipeline_parallel of 2 or more")
-        layers = trainer.pipeline_layers
-        if layers is not None and len(layers) != stages * virtual:
-            raise ValueError(
-                f"trainer: pipeline_layers has {len(layers)} entries, but pipeline_parallel {stages} x "
-                f"virtual_pipeline_parallel {virtual} = {stages * virtual} chunks"
-            )
-        return self
 
     @model_validator(mode="after")
     def _updates_divide_every_stage(self) -> Recipe:

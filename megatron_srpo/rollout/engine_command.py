@@ -12,7 +12,8 @@ from typing import Literal
 
 import megatron_srpo
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.schema import EngineSection, TrainerSection
+from megatron_srpo.recipe.schema import EngineSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 Device = Literal["cpu", "cuda"]
 

@@ -23,7 +23,7 @@ from megatron_srpo.actor.model import build_model
 from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.model_config import read_model_config
-from megatron_srpo.recipe.schema import TrainerSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 
 def run(job: dict[str, Any], trainer: TrainerSection) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.schema import EngineSection, TrainerSection
+from megatron_srpo.recipe.schema import EngineSection
+from megatron_srpo.recipe.trainer import TrainerSection
 from megatron_srpo.rollout.engine_command import gpus_of_engines
 
 

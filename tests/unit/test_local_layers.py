@@ -12,7 +12,7 @@ from megatron_srpo.actor.local_layers import PackedAttention, PackedSequences, R
 from megatron_srpo.actor.model import transformer_config
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import read_model_config
-from megatron_srpo.recipe.schema import TrainerSection
+from megatron_srpo.recipe.trainer import TrainerSection
 
 CPU = Platform(torch.device("cpu"), "gloo", "local")
 

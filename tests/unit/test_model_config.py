@@ -18,7 +18,8 @@ from megatron_srpo.recipe.model_folder import (
     check_tokenizer,
     read_header,
 )
-from megatron_srpo.recipe.schema import EngineSection, TrainerSection
+from megatron_srpo.recipe.schema import EngineSection
+from megatron_srpo.recipe.trainer import TrainerSection
 from tests.unit.folders import CONFIG, shapes, write_model, write_safetensors, write_tokenizer
 
 LLAMA3 = {
@@ -307,7 +308,7 @@ def test_experts_and_chunks_must_divide(tmp_path: Path, trainer: dict[str, Any],
 
 def test_layouts_with_experts_are_accepted(tmp_path: Path) -> None:
     model = read(tmp_path, **MOE)
-    check_parallel(model, TrainerSection(ranks=8, tensor_parallel=2, sequence_parallel=True, expert_parallel=3))
+    check_parallel(model, TrainerSection(ranks=6, tensor_parallel=2, sequence_parallel=True, expert_parallel=3))
     check_parallel(model, TrainerSection(ranks=2, pipeline_parallel=2, pipeline_layers=(1, 1)))
     with pytest.raises(SrpoError, match=r"expert_parallel is 2, but .*config\.json has no experts"):
         check_parallel(read(tmp_path), TrainerSection(ranks=8, expert_parallel=2))

@@ -4,8 +4,8 @@
 
 Ours reads a step file, computes advantages, packs, runs the policy-gradient update with entropy and mismatch
 statistics, clips and steps.  The baseline is given the packed tensors beforehand and does forward,
-the output projection of all tokens, cross-entropy, backward, clipping and step, all with Megatron's own parts: what
-no trainer on Megatron-Core can do without.
+output projection of all tokens, cross-entropy, backward, clipping and step, all with Megatron's own parts: what no
+trainer on Megatron-Core can do without.
 """
 
 from __future__ import annotations
