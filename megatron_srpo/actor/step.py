@@ -19,12 +19,11 @@ from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
-from megatron.core.utils import get_attr_wrapped_model
 
-from megatron_srpo.actor.batch import Microbatch, TrainingSample, build_microbatch, training_samples
+from megatron_srpo.actor.batch import Microbatch, Packing, TrainingSample, build_microbatch, training_samples
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
-from megatron_srpo.actor.model import build_model, wrap_for_training
+from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
@@ -35,6 +34,9 @@ from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
+
+# Transformer Engine scales blocks of 128 x 128 numbers; its other recipes want multiples of 16.
+FP8_TOKENS = 128
 
 
 @dataclass
@@ -57,9 +59,13 @@ class Actor:
     version: int = field(default=0)
 
     @property
-    def length_multiple(self) -> int:
-        """What the packed length of a microbatch must divide by."""
-        return self.ranks.tensor_size if self.recipe.trainer.sequence_parallel else 1
+    def packing(self) -> Packing:
+        """How this rank's tokens of a microbatch are laid out."""
+        trainer, ranks = self.recipe.trainer, self.ranks
+        multiple = ranks.tensor_size if trainer.sequence_parallel else 1
+        if trainer.fp8 is not None:
+            multiple *= FP8_TOKENS
+        return Packing(multiple, ranks.context, ranks.context_size)
 
     @property
     def microbatch_multiple(self) -> int:
@@ -80,7 +86,7 @@ def build_actor(
     """
     chunks = build_model(model_config, recipe.trainer, platform)
     load(chunks, model_config)
-    model = wrap_for_training(chunks)
+    model = wrap_for_training(chunks, recipe.trainer)
     for chunk in model:
         chunk.train()
     optimizer = build_optimizer(recipe.trainer, model)
@@ -120,12 +126,14 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     ]
     collected: list[dict[str, float]] = []
     for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
-        statistics = _forward_backward(staged, update, old_log_probs, reference_log_probs)
+        statistics = forward_backward(staged, update, old_log_probs, reference_log_probs)
         if actor.version == 0 and not collected:
             check_mismatch(statistics, recipe.algorithm.mismatch_limit)
         if before_update is not None:
             before_update()
         collected.append(statistics | _apply_gradients(staged, rate_scale))
+    for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
+        chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
     actor.version += 1
     metrics = _combine(collected)
     metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
@@ -150,8 +158,9 @@ def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microb
     plan = plan_microbatches(
         [len(sample.tokens) for sample in samples], limit, actor.ranks.data_size, actor.microbatch_multiple
     )
+    context_group = parallel_state.get_context_parallel_group() if actor.ranks.context_size > 1 else None
     return [
-        build_microbatch([samples[i] for i in members], actor.platform, actor.length_multiple)
+        build_microbatch([samples[i] for i in members], actor.platform, actor.packing, context_group)
         for members in plan[actor.ranks.data]
     ]
 
@@ -161,16 +170,16 @@ def run_schedule(
 ) -> list[Any]:
     """Run Megatron's schedule with the chunks of the actor's model or the reference over microbatches.
 
-    `loss(hidden, output_weight, *batch)` is called on the last pipeline stage with what its `PolicyModel` ends
-    in, and returns what Megatron's schedules expect: (summed loss, what to divide it by, anything), the last of
-    which is collected.
+    `loss(hidden, weight, *batch)` is called on the last pipeline stage with what its `PolicyModel` ends in and
+    the output projection, and returns what Megatron's schedules expect: (summed loss, what to divide it by,
+    anything), the last of which is collected.
     """
 
     def forward_step(iterator: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
         batch = next(iterator)
         micro: Microbatch = batch[0]
         output = model(micro.tokens, micro.positions, None, packed_seq_params=micro.sequences)
-        return output, lambda hidden: loss(hidden, get_attr_wrapped_model(model, "output_weight"), *batch)
+        return output, lambda hidden: loss(hidden, output_weight(model), *batch)
 
     collected: list[Any] = get_forward_backward_func()(
         forward_step_func=forward_step,
@@ -185,7 +194,7 @@ def run_schedule(
 
 
 def _response_log_probs(
-    actor: Actor, hidden: torch.Tensor, output_weight: torch.Tensor, batch: Microbatch
+    actor: Actor, hidden: torch.Tensor, weight: torch.Tensor, batch: Microbatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probs and entropy of the microbatch's response tokens, both [responses].
 
@@ -199,13 +208,13 @@ def _response_log_probs(
         rows = copy_to_tensor_model_parallel_region(hidden[:, 0].index_select(0, batch.sources))
     vocabulary = Vocabulary(
         size=actor.model_config.vocab_size,
-        start=actor.ranks.tensor * len(output_weight),
+        start=actor.ranks.tensor * len(weight),
         group=parallel_state.get_tensor_model_parallel_group(),
         temperature=actor.recipe.rollout.temperature,
         chunk_elements=int(trainer.logits_megabytes * 2**20) // 4,
     )
     # Megatron's wrapper for 16 bits has made the last stage's output float32.
-    return linear_log_probs(rows.to(output_weight.dtype), output_weight, batch.targets, vocabulary)
+    return linear_log_probs(rows.to(weight.dtype), weight, batch.targets, vocabulary)
 
 
 @torch.no_grad()
@@ -218,9 +227,9 @@ def log_probs_of(
     """
 
     def loss(
-        hidden: torch.Tensor, output_weight: torch.Tensor, batch: Microbatch
+        hidden: torch.Tensor, weight: torch.Tensor, batch: Microbatch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        log_probs, _ = _response_log_probs(actor, hidden, output_weight, batch)
+        log_probs, _ = _response_log_probs(actor, hidden, weight, batch)
         return log_probs.sum(), _count(batch, "tokens"), log_probs
 
     return run_schedule(
@@ -234,7 +243,7 @@ def _count(batch: Microbatch, loss_over: str) -> torch.Tensor:
     return torch.tensor(count, dtype=torch.int, device=batch.targets.device)
 
 
-def _forward_backward(
+def forward_backward(
     actor: Actor,
     batches: Sequence[Microbatch],
     old_log_probs: list[torch.Tensor] | None,
@@ -245,12 +254,12 @@ def _forward_backward(
 
     def loss(
         hidden: torch.Tensor,
-        output_weight: torch.Tensor,
+        weight: torch.Tensor,
         batch: Microbatch,
         old: torch.Tensor | None,
         reference: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
-        log_probs, entropy = _response_log_probs(actor, hidden, output_weight, batch)
+        log_probs, entropy = _response_log_probs(actor, hidden, weight, batch)
         before = log_probs.detach() if old is None else old
         surrogate = surrogate_loss(
             log_probs,
