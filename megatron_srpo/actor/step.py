@@ -27,6 +27,7 @@ from megatron_srpo.actor.model import build_model, output_weight, wrap_for_train
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.reference import build_reference
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.errors import SrpoError
@@ -104,41 +105,50 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     The recipe is that of the step's stage.  Returns the metrics, the same on every rank.  Raises SrpoError when
     the very first step shows that the trainer and the engine disagree about the log-probs of the engine's tokens.
     """
-    started = time.monotonic()
-    rows = read_step(path)
-    recipe = actor.recipe.at_stage(rows[0].stage)
-    rate_scale = recipe.trainer.optimizer.learning_rate / actor.recipe.trainer.optimizer.learning_rate
+    started, phases = time.monotonic(), Phases(actor.platform)
+    with phases("read"):
+        rows = read_step(path)
+        recipe = actor.recipe.at_stage(rows[0].stage)
+        samples = training_samples(path, rows, recipe)
     staged = replace(actor, recipe=recipe)
-    samples = training_samples(path, rows, recipe)
+    with phases("pack"):
+        updates = [microbatches(staged, part) for part in _updates_of(path, samples, recipe)]
+    # The policy of the first update is the one that is compared: the ratio's denominator is its own log-prob.  For
+    # those behind it the log-probs before the first are computed beforehand.
+    with phases("old_log_probs"):
+        old = [None, *(log_probs_of(staged, update) for update in updates[1:])]
+    reference: list[list[torch.Tensor] | None] = [None] * len(updates)
+    if actor.reference is not None:
+        with phases("reference_log_probs"):
+            reference = [log_probs_of(staged, update, actor.reference) for update in updates]
+    collected: list[dict[str, float]] = []
+    for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
+        with phases("forward_backward"):
+            statistics = forward_backward(staged, update, old_log_probs, reference_log_probs)
+        if actor.version == 0 and not collected:
+            check_mismatch(statistics, recipe.algorithm.mismatch_limit)
+        with phases("update"):
+            if before_update is not None:
+                before_update()
+            collected.append(statistics | _apply_gradients(staged, actor.recipe))
+    for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
+        chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
+    actor.version += 1
+    metrics = _combine(collected) | phases.metrics()
+    metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
+    metrics["seconds_train"] = time.monotonic() - started
+    return metrics
+
+
+def _updates_of(path: Path, samples: Sequence[TrainingSample], recipe: Recipe) -> list[Sequence[TrainingSample]]:
+    """The samples of each update; raises SrpoError when the groups cannot be divided equally."""
     parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)
     if parts is None:
         raise SrpoError(
             f"{path}: its {len(samples) // recipe.rollout.samples_per_prompt} groups cannot be split into "
             f"trainer.updates_per_step {recipe.trainer.updates_per_step} equal parts; set it to a divisor"
         )
-    updates = [microbatches(staged, part) for part in parts]
-    # With one update the policy that is trained is the one that is compared: the ratio's denominator is its
-    # own log-prob.  With several, the log-probs before the first update are computed beforehand.
-    old = [log_probs_of(staged, update) if len(updates) > 1 else None for update in updates]
-    reference = [
-        log_probs_of(staged, update, actor.reference) if actor.reference is not None else None
-        for update in updates
-    ]
-    collected: list[dict[str, float]] = []
-    for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
-        statistics = forward_backward(staged, update, old_log_probs, reference_log_probs)
-        if actor.version == 0 and not collected:
-            check_mismatch(statistics, recipe.algorithm.mismatch_limit)
-        if before_update is not None:
-            before_update()
-        collected.append(statistics | _apply_gradients(staged, rate_scale))
-    for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
-        chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
-    actor.version += 1
-    metrics = _combine(collected)
-    metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
-    metrics["seconds_train"] = time.monotonic() - started
-    return metrics
+    return parts
 
 
 def split_groups(
@@ -287,8 +297,13 @@ def forward_backward(
     return reduce_statistics(parts, actor.ranks, actor.platform.device, actor.reference is not None)
 
 
-def _apply_gradients(actor: Actor, rate_scale: float) -> dict[str, float]:
-    """Clip and step with `rate_scale` times the schedule's rate; raises SrpoError for a broken gradient."""
+def _apply_gradients(actor: Actor, scheduled: Recipe) -> dict[str, float]:
+    """Clip and step; raises SrpoError for a broken gradient.
+
+    The schedule follows the recipe `scheduled`; a stage with a rate of its own scales it.
+    """
+    rate = actor.recipe.trainer.optimizer.learning_rate
+    rate_scale = rate / scheduled.trainer.optimizer.learning_rate
     actor.scheduler.step(increment=1)
     for group in actor.optimizer.param_groups:
         group["lr"] *= rate_scale

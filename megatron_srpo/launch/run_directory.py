@@ -29,6 +29,7 @@ _FREE = (
     "sync",
     "evaluation",
     "grading",
+    "profile",
     "reward.workers",
     "algorithm.mismatch_limit",
     "curriculum.dynamic",
