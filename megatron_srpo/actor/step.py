@@ -21,6 +21,7 @@ from megatron.core.tensor_parallel import (
 )
 
 from megatron_srpo.actor.batch import Microbatch, Packing, TrainingSample, build_microbatch, training_samples
+from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
@@ -288,6 +289,10 @@ def forward_backward(
         # Megatron divides by the sum of the counts of the whole update (calculate_per_token_loss).
         return total, count, token_statistics(total, count, surrogate, known, batch.advantages, entropy)
 
+    experts = actor.recipe.trainer.experts
+    if actor.model_config.moe is not None and experts.balancing != "none":
+        counts = [_count(batch, algorithm.loss_over) for batch in batches]
+        weigh_balancing(actor.chunks, batches, counts, experts.aux_loss_coefficient, actor.ranks)
     for chunk in actor.model:
         chunk.zero_grad_buffer()
     actor.optimizer.zero_grad()

@@ -16,8 +16,7 @@ from megatron_srpo.rollout.engine_command import Device
 NO_GPU = "set it to cpu, or run on a machine with GPUs"
 BFLOAT16_SINCE = (8, 0)
 # Compute capability that Transformer Engine's FP8 recipes need; scaling by blocks is for Hopper and newer.
-FP8_SINCE = {"delayed": (8, 9), "tensorwise": (8, 9), "mxfp8": (10, 0)}
-FP8_BLOCKS_SINCE = (9, 0)
+FP8_SINCE = {"delayed": (8, 9), "tensorwise": (8, 9), "blockwise": (9, 0)}
 
 
 def check_recipe(recipe: Recipe, facts: Facts) -> Iterator[Finding]:
@@ -25,13 +24,14 @@ def check_recipe(recipe: Recipe, facts: Facts) -> Iterator[Finding]:
     yield check_trainer_device(recipe, facts)
     yield check_engine_device(recipe, facts)
     trains_on, samples_on = trainer_device(recipe, facts), engine_device(recipe, facts)
-    if trains_on == "cpu" and fp8_recipe(recipe) is not None:
-        advice = "only Transformer Engine on a GPU trains in FP8; set it to null, or trainer.device to cuda"
-        yield Finding("recipe", "trainer.fp8", "error", f"{fp8_recipe(recipe)}, but trainer.device is cpu", advice)
+    fp8 = recipe.trainer.fp8
+    if trains_on == "cpu" and fp8 is not None:
+        advice = "only Transformer Engine on a GPU trains in FP8; set it to null, or run on a machine with GPUs"
+        yield Finding("recipe", "trainer.fp8", "error", f"{fp8.recipe}, but ranks train on the CPU here", advice)
     if trains_on == "cuda" and facts.gpus:
         yield check_trainer_dtype(recipe, facts.gpus)
-        if fp8_recipe(recipe) is not None:
-            yield check_fp8(recipe, facts.gpus)
+        if fp8 is not None:
+            yield check_fp8(fp8.recipe, facts.gpus)
     if samples_on == "cuda" and facts.gpus:
         yield check_engine_dtype(recipe, facts.gpus)
     if facts.gpu_count and "cuda" in (trains_on, samples_on):
@@ -102,22 +102,14 @@ def _since(gpus: tuple[Gpu, ...], name: str, dtype: str, advice: str, status: St
     return Finding("recipe", name, status, found, advice)
 
 
-def check_fp8(recipe: Recipe, gpus: tuple[Gpu, ...]) -> Finding:
+def check_fp8(kind: str, gpus: tuple[Gpu, ...]) -> Finding:
     """The weakest GPU computes in the kind of FP8 that the recipe names."""
-    kind = fp8_recipe(recipe) or ""
-    weakest, needed = min(gpus, key=lambda gpu: gpu.capability), FP8_SINCE.get(kind, FP8_BLOCKS_SINCE)
+    weakest, needed = min(gpus, key=lambda gpu: gpu.capability), FP8_SINCE[kind]
     if weakest.capability >= needed:
         return Finding("recipe", "trainer.fp8", "ok", kind)
     found = f"{kind} on {weakest.name}, whose compute capability is {capability(weakest)}"
     advice = f"it needs {needed[0]}.{needed[1]} or newer; set trainer.fp8=null, or run on such a GPU"
     return Finding("recipe", "trainer.fp8", "error", found, advice)
-
-
-def fp8_recipe(recipe: Recipe) -> str | None:
-    """The kind of FP8 that ranks train in, as `trainer.fp8` or its key `recipe` names it; none without FP8."""
-    value = getattr(recipe.trainer, "fp8", None)
-    value = getattr(value, "recipe", value)
-    return None if value in (None, False, "none") else str(value)
 
 
 def check_gpu_count(recipe: Recipe, facts: Facts) -> Finding:

@@ -49,6 +49,7 @@ _FREE = (
     "trainer.logits_megabytes",
     "trainer.overlap_gradient_reduce",
     "trainer.overlap_parameter_gather",
+    "trainer.bucket_parameters",
     "trainer.recompute",
     "trainer.optimizer.offload",
     "trainer.threads_per_rank",

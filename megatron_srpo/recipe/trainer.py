@@ -118,6 +118,9 @@ class TrainerSection(Section):
     overlap_parameter_gather: bool = Field(
         False, description="collect updated parameters during the next forward pass"
     )
+    bucket_parameters: PositiveInt | None = Field(
+        None, description="parameters that travel together when collectives overlap; none: Megatron's choice"
+    )
     recompute: RecomputeSection = RecomputeSection()
     fp8: Fp8Section | None = Field(None, description="none: matrix products in `dtype`")
     experts: ExpertsSection = ExpertsSection()

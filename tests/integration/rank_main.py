@@ -119,7 +119,7 @@ class Rank:
 
     def gradients(self, job: Job) -> Any:
         """Write the gradient of the first update of a step file as an HF folder."""
-        actor = self.actor(job["model"], job.get("max_tokens_per_microbatch"))
+        actor = self.actor(job["model"], job.get("max_tokens_per_microbatch"), **job.get("algorithm", {}))
         path, recipe = Path(job["step"]), actor.recipe
         samples = training_samples(path, read_step(path), recipe)
         parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)

@@ -34,7 +34,9 @@ PLAIN = {
     "context_parallel": 1,
     "overlap_gradient_reduce": False,
     "overlap_parameter_gather": False,
+    "bucket_parameters": None,
     "recompute": {},
+    "experts": {},
 }
 # Layouts of four ranks; what is left of them is data parallelism.
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -69,6 +71,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "dp4-overlap-recompute": {
         "overlap_gradient_reduce": True,
         "overlap_parameter_gather": True,
+        "bucket_parameters": 5_000,
         "recompute": {"granularity": "full"},
     },
     "tp2-pp2-overlap-recompute": {
@@ -78,6 +81,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "virtual_pipeline_parallel": 2,
         "overlap_gradient_reduce": True,
         "overlap_parameter_gather": True,
+        "bucket_parameters": 5_000,
         "recompute": {"granularity": "selective", "modules": ("core_attn", "mlp")},
     },
 }
