@@ -131,7 +131,7 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         with phases("update"):
             if before_update is not None:
                 before_update()
-            collected.append(statistics | _apply_gradients(staged, actor.recipe))
+            collected.append(statistics | apply_gradients(staged, actor.recipe))
     for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
         chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
     actor.version += 1
@@ -302,7 +302,7 @@ def forward_backward(
     return reduce_statistics(parts, actor.ranks, actor.platform.device, actor.reference is not None)
 
 
-def _apply_gradients(actor: Actor, scheduled: Recipe) -> dict[str, float]:
+def apply_gradients(actor: Actor, scheduled: Recipe) -> dict[str, float]:
     """Clip and step; raises SrpoError for a broken gradient.
 
     The schedule follows the recipe `scheduled`; a stage with a rate of its own scales it.
