@@ -222,7 +222,7 @@ def _response_log_probs(
         start=actor.ranks.tensor * len(weight),
         group=parallel_state.get_tensor_model_parallel_group(),
         temperature=actor.recipe.rollout.temperature,
-        chunk_elements=int(trainer.logits_megabytes * 2**20) // 4,
+        block_elements=int(trainer.logits_megabytes * 2**20) // 4,
     )
     # Megatron's wrapper for 16 bits has made the last stage's output float32.
     return linear_log_probs(rows.to(weight.dtype), weight, batch.targets, vocabulary)

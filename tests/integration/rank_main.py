@@ -215,7 +215,7 @@ class Rank:
         start = self.ranks.tensor * size
         weight = padded[start : start + size].clone().requires_grad_()
         group = parallel.parallel_state.get_tensor_model_parallel_group()
-        vocabulary = Vocabulary(len(whole), start, group, job["temperature"], job["chunk_elements"])
+        vocabulary = Vocabulary(len(whole), start, group, job["temperature"], job["block_elements"])
         rows = copy_to_tensor_model_parallel_region(hidden)
         log_probs, entropy = linear_log_probs(rows, weight, torch.tensor(job["targets"]), vocabulary)
         (log_probs * torch.tensor(job["weights"], dtype=torch.float64)).sum().backward()
