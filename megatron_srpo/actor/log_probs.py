@@ -1,10 +1,10 @@
 """Log-probabilities and entropy of tokens, fused with the output projection whose logits never exist as a whole.
 
 The vocabulary is taken in blocks.  The forward pass keeps four numbers a row, from which blocks and ranks agree on
-log Z; the backward pass computes each block's logits again.  What is in memory at one time is one block, whose size
-depends neither on the vocabulary nor on the number of rows; the last block is kept for the backward pass, so that
-what fits into one is computed once.  Blocks of the vocabulary, not of rows: each part of the weight's gradient is
-then complete at once, which saves a pass over that large buffer for every block.
+log Z; the backward pass computes each block's logits again.  What is in memory at one time is one block, of a size
+that depends neither on the vocabulary nor on the number of rows; the last block is kept for the backward pass, so
+that what fits into one is computed once.  Blocks are of the vocabulary, not of rows: each part of the weight's
+gradient is then complete at once, which saves a pass over that large buffer for every block.
 """
 
 from __future__ import annotations

