@@ -75,8 +75,8 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a recipe and show what it would start, without starting anything."""
+    from megatron_srpo.plan.plan import make_plan, print_plan
     from megatron_srpo.recipe.load import load_recipe, resolved_yaml
-    from megatron_srpo.recipe.plan import make_plan, print_plan
     from megatron_srpo.recipe.preflight import preflight
 
     resolved = load_recipe(recipe, overrides or ())

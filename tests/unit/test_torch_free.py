@@ -9,7 +9,10 @@ from pathlib import Path
 
 import megatron_srpo
 
-PACKAGES = ("ablation", "checkpoints", "recipe", "curriculum", "data", "rewards", "launch", "observe", "workers")
+PACKAGES = (
+    *("ablation", "checkpoints", "plan", "recipe", "curriculum", "data", "rewards", "launch", "observe"),
+    "workers",
+)
 MODULES = (
     "errors",
     "files",

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.plan.parameters import count_parameters
+from megatron_srpo.plan.plan import Plan, make_plan, print_plan
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.model_config import read_model_config
-from megatron_srpo.recipe.plan import Plan, count_parameters, make_plan, print_plan
 from megatron_srpo.recipe.preflight import check_lengths, preflight
 from tests.unit.folders import CONFIG, shapes, write_model, write_recipe
 
