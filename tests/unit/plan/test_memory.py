@@ -66,7 +66,7 @@ def test_terms_of_experts() -> None:
     assert terms["expert_inputs"] == tokens * 2 * 16
     assert terms["expert_gate_up"] == tokens * (2 * 2 * 12 + 4)
     assert terms["expert_product"] == tokens * 2 * 12
-    assert terms["router"] == 12 * 8 / 2
+    assert terms["router"] == 12 * 16 / 2
     assert terms["qk_norm_inputs"] == (2 * (32 + 16) + 4 * 12) / 2
     alone = layer_terms(EXPERTS, recipe().trainer)
     assert alone["expert_inputs"] == 2 * 2 * 16  # all experts on one rank have all of its tokens
@@ -110,7 +110,7 @@ def test_context_parallelism_divides_tokens_and_shards_the_optimizer() -> None:
 def test_experts_are_sharded_over_the_ranks_that_hold_the_same() -> None:
     at = recipe(tensor_parallel=2, sequence_parallel=True, expert_parallel=4)
     parameters = rank_parameters(EXPERTS, at.trainer, 0)
-    assert parameters.experts == 8 * 2 * 3 * 16 * 12
+    assert parameters.experts == 8 * 4 * 3 * 16 * 12
     assert optimizer_bytes(at, parameters) == (12 * (parameters.dense // 4 + parameters.experts // 2), 0)
 
 
