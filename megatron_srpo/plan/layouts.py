@@ -118,6 +118,8 @@ def candidates(recipe: Recipe, model: ModelConfig) -> Iterator[Layout]:
         if (tensor == 1 and sequence) or (pipeline == 1 and virtual > 1) or tensor * pipeline * context > ranks:
             continue
         layout = Layout(tensor, pipeline, virtual, context, expert, sequence, recompute)
+        if ranks % tensor and layout != Layout(tensor, 1, 1, 1, 1, False, "none"):
+            continue
         if layout != own:
             yield layout
 
