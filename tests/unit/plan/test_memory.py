@@ -145,8 +145,12 @@ def test_engines_cache() -> None:
     assert memory.weights == weights
     assert memory.cache_tokens == int((0.8 * 79 * GIB - weights) / per_token)
     assert memory.full_length_samples == memory.cache_tokens // 256
-    more = engine.model_copy(update={"tensor_parallel": 16, "max_total_tokens": 512})
-    capped = engine_memory(at.model_copy(update={"engine": more}), model, GPUS["h100"])
+    # With more ranks than key-value heads every rank has one whole head.
+    many = engine.model_copy(update={"tensor_parallel": 16})
+    wide = engine_memory(at.model_copy(update={"engine": many}), model, GPUS["h100"])
+    assert wide.cache_tokens == int((0.8 * 79 * GIB - weights // 4) / (2 * 64 * 128 * 2))
+    limited = engine.model_copy(update={"max_total_tokens": 512})
+    capped = engine_memory(at.model_copy(update={"engine": limited}), model, GPUS["h100"])
     assert (capped.cache_tokens, capped.full_length_samples) == (512, 2)
 
 
