@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+import megatron_srpo
 from megatron_srpo.convert.commands import conversions
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError, StoppedError
 from megatron_srpo.plain import plain
@@ -52,9 +53,41 @@ app.add_typer(checkpoints, name="checkpoint")
 app.add_typer(conversions, name="convert")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"megatron_srpo {megatron_srpo.__version__}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _commands() -> None:
-    """Keep `srpo NAME` a command even while there is only one."""
+def _commands(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of `srpo` itself."""
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="YAML file of the run.")] = None,
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what this machine has for training, or for a recipe, and what is missing; exit code 2 for errors."""
+    from rich.console import Console
+
+    from megatron_srpo.doctor.examine import examine
+    from megatron_srpo.doctor.show import show as show_report
+    from megatron_srpo.recipe.load import load_recipe
+
+    report = examine(None if recipe is None else load_recipe(recipe, overrides or ()))
+    if as_json:
+        typer.echo(json.dumps(report.as_json()))
+    else:
+        show_report(report, Console())
+    if report.errors:
+        raise typer.Exit(EXIT_BAD_INPUT)
 
 
 @app.command()

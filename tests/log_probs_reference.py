@@ -1,4 +1,4 @@
-"""What the chunked log-probs must equal: the same out of the whole matrix of logits, in float64."""
+"""What log-probs in blocks must equal: the same out of the whole matrix of logits, in float64."""
 
 from __future__ import annotations
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 
 from megatron_srpo.actor.advantages import GroupOutcomes, advantages_of
-from megatron_srpo.actor.local_layers import PackedSequences, rectangles
+from megatron_srpo.actor.local_layers import Context, PackedSequences, rectangles
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.schema import Recipe
@@ -65,13 +68,51 @@ def training_samples(path: Path, rows: Sequence[Row], recipe: Recipe) -> list[Tr
 
 
 @dataclass(frozen=True)
-class Microbatch:
-    """Packed samples on the device.
+class Packing:
+    """How samples become one row of tokens, and which of them are this rank's.
 
-    tokens, positions: [1, packed] int64; sequences: bounds of the samples.  One entry a response token, in
+    multiple: what the number of this rank's tokens must divide by.  context, context_size: this rank's place among
+    those that share every sequence; each takes the piece `context` from the front and the one as far from the back
+    of 2 x context_size equal pieces, so that causal attention costs all of them the same.
+    """
+
+    multiple: int = 1
+    context: int = 0
+    context_size: int = 1
+
+    def padded(self, length: int) -> int:
+        """Tokens of a sequence with what makes its pieces equal."""
+        pieces = 2 * self.context_size if self.context_size > 1 else 1
+        return -(-length // pieces) * pieces
+
+    def filler(self, length: int) -> int:
+        """Tokens behind sequences of `length` tokens in all; more than none where there are no sequences."""
+        whole = self.multiple * self.context_size
+        # The filler is a sequence as well.
+        whole = math.lcm(whole, 2 * self.context_size) if self.context_size > 1 else whole
+        return -length % whole or (0 if length else whole)
+
+    def mine(self, lengths: Sequence[int]) -> NDArray[np.int64]:
+        """Indices of this rank's tokens among those of sequences of the given padded lengths."""
+        if self.context_size == 1:
+            return np.arange(sum(lengths))
+        starts = np.cumsum([0, *lengths])[:-1]
+        parts = []
+        for start, length in zip(starts, lengths, strict=True):
+            piece = length // (2 * self.context_size)
+            for place in (self.context, 2 * self.context_size - 1 - self.context):
+                parts.append(np.arange(start + place * piece, start + (place + 1) * piece))
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Microbatch:
+    """Packed samples on the device; of every sample what this context rank has of it.
+
+    tokens, positions: [1, packed] int64; sequences: bounds of the whole samples.  One entry a response token, in
     packed order: `sources` [responses] index of the position that predicts it, `targets` [responses] int64,
     `advantages`, `engine_log_probs` and `lengths` (of the response that it belongs to) [responses] float32.
-    `samples`: how many samples there are, those with an empty response too.
+    `samples`: how many samples there are, those with an empty response too; the first context rank alone counts.
     """
 
     tokens: torch.Tensor
@@ -85,52 +126,74 @@ class Microbatch:
     samples: int
 
 
-def build_microbatch(samples: Sequence[TrainingSample], platform: Platform, multiple: int = 1) -> Microbatch:
-    """Concatenate samples without padding between them.
+def build_microbatch(
+    samples: Sequence[TrainingSample],
+    platform: Platform,
+    packing: Packing = Packing(),
+    context_group: dist.ProcessGroup | None = None,
+) -> Microbatch:
+    """Concatenate samples without padding between them, less what context parallelism asks for.
 
-    `multiple` is what the packed length must divide by (the tensor-parallel size under sequence
-    parallelism): the rest is filled by one sequence of token 0 behind the samples.  No samples at all give
-    such a filler alone, so that a rank without work still takes part in every collective.
+    What is left to the packing's multiple is filled by one sequence of token 0 behind the samples.  No samples at
+    all give such a filler alone, so that a rank without work still takes part in every collective.
+    `context_group` is there when the packing has context ranks.
     """
-    lengths = [len(sample.tokens) for sample in samples]
-    filler = -sum(lengths) % multiple or (0 if lengths else multiple)
+    lengths = [packing.padded(len(sample.tokens)) for sample in samples]
     starts = np.cumsum([0, *lengths])[:-1]
-    tokens = np.concatenate([*(sample.tokens for sample in samples), np.zeros(filler, np.int64)])
-    all_lengths = lengths + ([filler] if filler else [])
-    sources = [
+    filler = packing.filler(sum(lengths))
+    lengths += [filler] if filler else []
+    tokens = np.zeros(sum(lengths), np.int64)
+    for start, sample in zip(starts, samples, strict=True):
+        tokens[start : start + len(sample.tokens)] = sample.tokens
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    sources = _joined(
         np.arange(start + len(s.tokens) - s.response_length, start + len(s.tokens)) - 1
         for start, s in zip(starts, samples, strict=True)
-    ]
-    source = np.concatenate([*sources, np.zeros(0, np.int64)]).astype(np.int64)
-    advantages = [np.full(s.response_length, s.advantage, np.float32) for s in samples]
-    response_lengths = [np.full(s.response_length, s.response_length, np.float32) for s in samples]
-    device = platform.device
+    ).astype(np.int64)
+    mine = packing.mine(lengths)
+    place = np.full(len(tokens), -1)
+    place[mine] = np.arange(len(mine))
+    here = place[sources] >= 0
 
     def to_device(array: NDArray[np.generic]) -> torch.Tensor:
-        return torch.from_numpy(array).to(device)
+        return torch.from_numpy(array).to(platform.device)
 
     return Microbatch(
-        tokens=to_device(tokens)[None],
-        positions=to_device(np.concatenate([np.arange(length) for length in all_lengths]))[None],
-        sequences=_packed_sequences(all_lengths, platform),
-        sources=to_device(source),
-        targets=to_device(tokens[source + 1]) if len(source) else to_device(source),
-        advantages=to_device(np.concatenate([*advantages, np.zeros(0, np.float32)])),
-        engine_log_probs=to_device(
-            np.concatenate([*(s.engine_log_probs for s in samples), np.zeros(0, np.float32)])
-        ),
-        lengths=to_device(np.concatenate([*response_lengths, np.zeros(0, np.float32)])),
-        samples=len(samples),
+        tokens=to_device(tokens[mine])[None],
+        positions=to_device(positions[mine])[None],
+        sequences=_packed_sequences(lengths, mine, platform, context_group),
+        sources=to_device(place[sources][here]),
+        targets=to_device(tokens[sources[here] + 1]),
+        advantages=to_device(_of_responses(samples, lambda s: s.advantage)[here]),
+        engine_log_probs=to_device(_of_responses(samples, lambda s: s.engine_log_probs)[here]),
+        lengths=to_device(_of_responses(samples, lambda s: s.response_length)[here]),
+        samples=len(samples) if packing.context == 0 else 0,
     )
 
 
-def _packed_sequences(lengths: list[int], platform: Platform) -> PackedSequences:
+def _of_responses(
+    samples: Sequence[TrainingSample], value: Callable[[TrainingSample], Any]
+) -> NDArray[np.float32]:
+    """A value of each sample for every token of its response, [responses]."""
+    return _joined(np.broadcast_to(value(s), s.response_length) for s in samples).astype(np.float32)
+
+
+def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    """One array, of float64; what goes through it is small enough to stay exact."""
+    return np.concatenate([*parts, np.zeros(0)])
+
+
+def _packed_sequences(
+    lengths: list[int], mine: NDArray[np.int64], platform: Platform, context_group: dist.ProcessGroup | None
+) -> PackedSequences:
     bounds = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32, device=platform.device)
+    local = platform.layers == "local"
     return PackedSequences(
         qkv_format="thd",
         cu_seqlens_q=bounds,
         cu_seqlens_kv=bounds,
         max_seqlen_q=max(lengths),
         max_seqlen_kv=max(lengths),
-        rectangles=rectangles(lengths, platform.device) if platform.layers == "local" else (),
+        rectangles=rectangles(lengths, platform.device) if local else (),
+        context=Context(torch.from_numpy(mine), context_group) if local and context_group is not None else None,
     )

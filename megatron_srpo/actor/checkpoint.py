@@ -34,7 +34,11 @@ class Resumed:
 def layout_of(ranks: Ranks) -> Layout:
     """The layout as a manifest names it."""
     return Layout(
-        tensor=ranks.tensor_size, pipeline=ranks.pipeline_size, data=ranks.data_size, expert=ranks.expert_size
+        tensor=ranks.tensor_size,
+        pipeline=ranks.pipeline_size,
+        data=ranks.data_size,
+        expert=ranks.expert_size,
+        context=ranks.context_size,
     )
 
 

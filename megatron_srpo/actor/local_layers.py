@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -42,10 +44,29 @@ class Rectangle:
 
 
 @dataclass
+class Context:
+    """Which of the packed tokens this context rank has, [tokens / ranks] int64, and who has the others."""
+
+    mine: torch.Tensor
+    group: dist.ProcessGroup
+
+    def gather(self, part: torch.Tensor) -> torch.Tensor:
+        """The tokens of all ranks in packed order, [tokens, ...]; gradients are summed over the ranks."""
+        order = [torch.empty_like(self.mine) for _ in range(self.group.size())]
+        dist.all_gather(order, self.mine, group=self.group)
+        joined: torch.Tensor = gather_from_sequence_parallel_region(part, group=self.group)
+        return joined[torch.argsort(torch.cat(order))]
+
+
+@dataclass
 class PackedSequences(PackedSeqParams):
-    """Megatron's packed-sequence description plus the rectangles that the local attention computes in."""
+    """Megatron's packed-sequence description plus what the local attention computes in.
+
+    rectangles: of the whole packed tokens; context: none where this rank has all of them.
+    """
 
     rectangles: tuple[Rectangle, ...] = ()
+    context: Context | None = None
 
 
 def rectangles(lengths: list[int], device: torch.device) -> tuple[Rectangle, ...]:
@@ -103,6 +124,10 @@ class PackedAttention(MegatronModule):
         """query [tokens, heads, dim], key and value [tokens, groups, dim] -> [tokens, heads * dim]."""
         if packed_seq_params is None:
             raise ValueError("PackedAttention needs packed sequences")
+        context = packed_seq_params.context
+        if context is not None:
+            # Every rank computes everything and keeps its own: on a CPU being exact matters, not being fast.
+            query, key, value = context.gather(query), context.gather(key), context.gather(value)
         repeats = query.shape[1] // key.shape[1]
         if repeats > 1:
             key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
@@ -113,4 +138,5 @@ class PackedAttention(MegatronModule):
             outputs.append(attended.transpose(1, 2)[rectangle.valid])
             places.append(rectangle.index[rectangle.valid])
         inverse = torch.argsort(torch.cat(places))
-        return torch.cat(outputs)[inverse].flatten(1)
+        attended = torch.cat(outputs)[inverse].flatten(1)
+        return attended if context is None else attended[context.mine]

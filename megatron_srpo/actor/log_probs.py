@@ -1,14 +1,15 @@
 """Log-probabilities and entropy of tokens, fused with the output projection whose logits never exist as a whole.
 
-The rows of a microbatch are taken in chunks.  The forward pass keeps four numbers a row, from which the
-tensor-parallel ranks agree on log Z; the backward pass computes each chunk's logits again.  What is in memory at
-one time is one chunk, whose size depends neither on the vocabulary nor on the number of rows; the last chunk is
-kept for the backward pass, so that what fits into one is computed once.
+The vocabulary is taken in blocks.  The forward pass keeps four numbers a row, from which blocks and ranks agree on
+log Z; the backward pass computes each block's logits again.  What is in memory at one time is one block, whose size
+depends neither on the vocabulary nor on the number of rows; the last block is kept for the backward pass, so that
+what fits into one is computed once.  Blocks of the vocabulary, not of rows: each part of the weight's gradient is
+then complete at once, which saves a pass over that large buffer for every block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.autograd.function import once_differentiable
 
 # What the logits of the vocabulary's padding become: their probability is exactly 0 in float32 and float64.
 _NEVER = -1e30
+# GPUs multiply matrices fastest whose sizes divide by this.
+_COLUMNS = 128
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class Vocabulary:
 
     size: tokens of the whole vocabulary; columns from there on are padding and have probability 0.
     start: id of this rank's first column.  group: the tensor-parallel ranks.  temperature: divides the logits.
-    chunk_elements: logits that exist at one time.
+    block_elements: logits that exist at one time.
     """
 
     size: int
     start: int
     group: dist.ProcessGroup | None
     temperature: float
-    chunk_elements: int
+    block_elements: int
 
 
 def linear_log_probs(
@@ -60,7 +63,7 @@ def linear_log_probs(
 
 @dataclass
 class _Kept:
-    """Of the forward pass's last chunk: exp(logits - largest) [rows, local vocabulary], largest [rows]."""
+    """Of the forward pass's last block: exp(logits - largest) [rows, columns], largest [rows]."""
 
     exponentials: torch.Tensor
     largest: torch.Tensor
@@ -71,24 +74,26 @@ class _LinearLogProbs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, vocabulary: Vocabulary
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        kept = None
-        # Of each row: the largest local logit m, sum exp(x - m), sum exp(x - m) (x - m), the target's x or 0.
-        rows = torch.zeros(4, len(hidden), dtype=_wide(hidden.dtype), device=hidden.device)
-        for part in _chunks(len(hidden), weight, vocabulary):
-            logits = _logits(hidden[part], weight, vocabulary)
-            column, inside = _columns(targets[part], weight, vocabulary)
-            rows[3, part] = logits.gather(1, column)[:, 0] * inside
+        kept, sums = None, None
+        for block in _blocks(hidden, weight, vocabulary):
+            logits = _logits(hidden, weight[block], block.start, vocabulary)
+            column, inside = _columns(targets, block, vocabulary)
+            target = logits.gather(1, column)[:, 0] * inside
             largest = logits.amax(dim=1)
             logits -= largest[:, None]
             exponentials = logits.exp()
-            rows[0, part], rows[1, part] = largest, exponentials.sum(dim=1)
-            rows[2, part] = logits.mul_(exponentials).sum(dim=1)
-            if part.stop == len(hidden):
+            total, weighted = exponentials.sum(dim=1), logits.mul_(exponentials).sum(dim=1)
+            found = torch.stack([largest, total, weighted, target])
+            sums = found if sums is None else _merge([sums, found])
+            if block.stop == len(weight):
                 kept = _Kept(exponentials, largest)
-        log_z, entropy, target = _combine(rows, vocabulary.group)
+        assert sums is not None
+        largest, total, weighted, target = _merge(_of_all_ranks(sums, vocabulary.group))
+        log_z = largest + total.log()
         ctx.save_for_backward(hidden, weight, targets, log_z)
         ctx.vocabulary = vocabulary
         ctx.kept = kept if any(ctx.needs_input_grad) else None
+        entropy = total.log() - weighted / total  # log Z - E[x], both with the largest logit taken out
         ctx.mark_non_differentiable(entropy)
         return target - log_z, entropy
 
@@ -98,47 +103,39 @@ class _LinearLogProbs(torch.autograd.Function):
         hidden, weight, targets, log_z = ctx.saved_tensors
         vocabulary, kept, scale = ctx.vocabulary, ctx.kept, gradients[0] / ctx.vocabulary.temperature
         ctx.kept = None
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = _WeightGradient(weight, vocabulary) if ctx.needs_input_grad[1] else None
+        hidden_gradient = torch.zeros_like(hidden, dtype=_wide(hidden.dtype))
+        weight_gradient = _WeightGradient(weight) if ctx.needs_input_grad[1] else None
         # The last first: its exponentials are still there, and can go.
-        for part in reversed(list(_chunks(len(hidden), weight, vocabulary))):
+        for block in reversed(list(_blocks(hidden, weight, vocabulary))):
             if kept is not None:
-                exponent = kept.largest - log_z[part]
-                probabilities = kept.exponentials.mul_(exponent.exp()[:, None])
+                probabilities = kept.exponentials.mul_((kept.largest - log_z).exp()[:, None])
                 kept = None
             else:
-                probabilities = _logits(hidden[part], weight, vocabulary).sub_(log_z[part, None]).exp_()
+                probabilities = _logits(hidden, weight[block], block.start, vocabulary)
+                probabilities.sub_(log_z[:, None]).exp_()
             # d log p(target) / d logits = onehot(target) - p
-            column, inside = _columns(targets[part], weight, vocabulary)
-            of_logits = probabilities.mul_(-scale[part, None])
-            of_logits.scatter_add_(1, column, (scale[part] * inside)[:, None])
+            column, inside = _columns(targets, block, vocabulary)
+            of_logits = probabilities.mul_(-scale[:, None])
+            of_logits.scatter_add_(1, column, (scale * inside)[:, None])
             of_logits = of_logits.to(hidden.dtype)
-            torch.mm(of_logits, weight, out=hidden_gradient[part])
+            _add_product(hidden_gradient, of_logits, weight[block])
             if weight_gradient is not None:
-                weight_gradient.add(of_logits, hidden[part])
-        return hidden_gradient, None if weight_gradient is None else weight_gradient.result(), None, None
+                weight_gradient.add(block, of_logits, hidden)
+        of_weight = None if weight_gradient is None else weight_gradient.result()
+        return hidden_gradient.to(hidden.dtype), of_weight, None, None
 
 
 class _WeightGradient:
-    """Sums the weight's gradient over chunks: in Megatron's float32 buffer where there is one."""
+    """Adds up the weight's gradient: in Megatron's float32 buffer where there is one."""
 
-    def __init__(self, weight: torch.Tensor, vocabulary: Vocabulary) -> None:
+    def __init__(self, weight: torch.Tensor) -> None:
         self._weight = weight
         self._buffer: torch.Tensor | None = getattr(weight, "main_grad", None)
-        if self._buffer is None:
-            self._into = torch.zeros_like(weight, dtype=_wide(weight.dtype))
-        else:
-            self._into = self._buffer
-        self._rows = max(1, vocabulary.chunk_elements // weight.shape[1])
+        self._into = torch.zeros_like(weight) if self._buffer is None else self._buffer
 
-    def add(self, of_logits: torch.Tensor, hidden: torch.Tensor) -> None:
-        """Add of_logits^T hidden, [local vocabulary, width]."""
-        if self._into.dtype == hidden.dtype:
-            self._into.addmm_(of_logits.T, hidden)
-            return
-        for start in range(0, len(self._into), self._rows):  # so that no second copy of the whole is there
-            rows = slice(start, start + self._rows)
-            self._into[rows] += of_logits[:, rows].T @ hidden
+    def add(self, block: slice, of_logits: torch.Tensor, hidden: torch.Tensor) -> None:
+        """Add of_logits^T hidden, [columns, width], to the rows of a block."""
+        _add_product(self._into[block], of_logits.T, hidden)
 
     def result(self) -> torch.Tensor:
         """What autograd is given.
@@ -148,11 +145,19 @@ class _WeightGradient:
         gradient has been added by then.
         """
         if self._buffer is None:
-            return self._into.to(self._weight.dtype)
+            return self._into
         self._weight.grad_added_to_main_grad = True  # type: ignore[attr-defined]
         if getattr(self._weight, "zero_out_wgrad", False):
             return torch.zeros_like(self._weight)
         return torch.empty_like(self._weight)
+
+
+def _add_product(into: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """into += left right; sums in a wider type take the product rounded to that of its factors."""
+    if into.dtype == left.dtype:
+        into.addmm_(left, right)
+    else:
+        into += left @ right
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -160,44 +165,48 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _chunks(rows: int, weight: torch.Tensor, vocabulary: Vocabulary) -> Iterator[slice]:
-    size = max(1, vocabulary.chunk_elements // len(weight))
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+def _blocks(hidden: torch.Tensor, weight: torch.Tensor, vocabulary: Vocabulary) -> Iterator[slice]:
+    """Columns of the vocabulary, as rows of the weight."""
+    size = max(1, vocabulary.block_elements // max(1, len(hidden)))
+    size -= size % _COLUMNS if size > _COLUMNS else 0
+    return (slice(start, min(start + size, len(weight))) for start in range(0, len(weight), size))
 
 
-def _logits(hidden: torch.Tensor, weight: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
-    """Logits as the engine samples from them, [rows, local vocabulary]: float32 or wider, over the temperature."""
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, first: int, vocabulary: Vocabulary) -> torch.Tensor:
+    """Logits of the local columns from `first` on as the engine samples from them: [rows, columns], over the
+    temperature, in float32 or wider.
+    """
     logits = (hidden @ weight.T).to(_wide(hidden.dtype)).div_(vocabulary.temperature)
-    padding = vocabulary.start + len(weight) - vocabulary.size
-    if padding > 0:
-        logits[:, max(0, len(weight) - padding) :] = _NEVER
+    real = vocabulary.size - vocabulary.start - first
+    if real < len(weight):
+        logits[:, max(0, real) :] = _NEVER
     return logits
 
 
-def _columns(
-    targets: torch.Tensor, weight: torch.Tensor, vocabulary: Vocabulary
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each target's local column [rows, 1], and whether it has one [rows] bool."""
-    local = targets - vocabulary.start
-    inside = (local >= 0) & (local < len(weight))
-    return torch.where(inside, local, 0)[:, None], inside
+def _columns(targets: torch.Tensor, block: slice, vocabulary: Vocabulary) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each target's column in the block [rows, 1], and whether it has one [rows] bool."""
+    column = targets - (vocabulary.start + block.start)
+    inside = (column >= 0) & (column < block.stop - block.start)
+    return torch.where(inside, column, 0)[:, None], inside
 
 
-def _combine(
-    rows: torch.Tensor, group: dist.ProcessGroup | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """log Z, entropy and the target's logit, each [rows], from all ranks' four numbers a row, in one exchange."""
-    size = 1 if group is None else group.size()
-    parts = [rows]
-    if size > 1:
-        parts = [torch.empty_like(rows) for _ in range(size)]
-        dist.all_gather(parts, rows, group=group)
-    largest, total, weighted, target = torch.stack(parts, dim=1)  # each [ranks, rows]
+def _merge(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Of each row, over disjoint parts of the vocabulary and over all: [4, rows].
+
+    The largest logit m, sum exp(x - m), sum exp(x - m) (x - m), and the target's x or 0.
+    """
+    largest, total, weighted, target = torch.stack(list(parts), dim=1)  # each [parts, rows]
     top = largest.amax(dim=0)
     shift = largest - top
     share = shift.exp()
-    z = (share * total).sum(dim=0)
-    log_z = top + z.log()
-    # H = log Z - E[x], both with the largest logit taken out.
-    mean = (share * (weighted + shift * total)).sum(dim=0) / z
-    return log_z, z.log() - mean, target.sum(dim=0)
+    weighted = share * (weighted + shift * total)
+    return torch.stack([top, (share * total).sum(dim=0), weighted.sum(dim=0), target.sum(dim=0)])
+
+
+def _of_all_ranks(sums: torch.Tensor, group: dist.ProcessGroup | None) -> list[torch.Tensor]:
+    """Every tensor-parallel rank's four numbers a row, in one exchange."""
+    if group is None or group.size() == 1:
+        return [sums]
+    parts = [torch.empty_like(sums) for _ in range(group.size())]
+    dist.all_gather(parts, sums, group=group)
+    return parts

@@ -25,103 +25,13 @@ from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.utils import unwrap_model
 
 from megatron_srpo.actor.local_layers import PackedAttention, RMSNorm
+from megatron_srpo.actor.megatron_config import transformer_config
 from megatron_srpo.platform.select import Platform
-from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
-from megatron_srpo.recipe.model_folder import chunk_layers
+from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.trainer import TrainerSection
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def _keep(weight: torch.Tensor) -> torch.Tensor:
-    """The initialisation of a weight that will be loaded."""
-    return weight
-
-
-def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> TransformerConfig:
-    """Megatron's configuration of the model; dropout is 0 because the engine has none."""
-    dtype = DTYPES[trainer.dtype]
-    fused = platform.is_cuda
-    return TransformerConfig(
-        num_layers=model.num_layers,
-        hidden_size=model.hidden_size,
-        ffn_hidden_size=model.intermediate_size,
-        num_attention_heads=model.num_attention_heads,
-        num_query_groups=model.num_key_value_heads,
-        kv_channels=model.head_dim,
-        layernorm_epsilon=model.rms_norm_eps,
-        normalization="RMSNorm",
-        gated_linear_unit=True,
-        activation_func=torch.nn.functional.silu,
-        add_bias_linear=False,
-        add_qkv_bias=model.qkv_bias,
-        qk_layernorm=model.qk_norm,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        tensor_model_parallel_size=trainer.tensor_parallel,
-        pipeline_model_parallel_size=trainer.pipeline_parallel,
-        sequence_parallel=trainer.sequence_parallel,
-        params_dtype=dtype,
-        pipeline_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        variable_seq_lengths=trainer.pipeline_parallel > 1,
-        **_pipeline_arguments(model, trainer),
-        **_moe_arguments(model.moe, trainer, platform),
-        calculate_per_token_loss=True,
-        # Every weight comes from a checkpoint, so random initialisation would be wasted work; but
-        # `perform_initialization=False` would also leave out the marks by which the gradient norm knows
-        # tensor-parallel parameters.
-        init_method=_keep,
-        output_layer_init_method=_keep,
-        use_cpu_initialization=not platform.is_cuda,
-        bias_activation_fusion=fused,
-        bias_dropout_fusion=fused,
-        apply_rope_fusion=fused,
-        masked_softmax_fusion=False,
-        persist_layer_norm=fused,
-        gradient_accumulation_fusion=False,
-    )
-
-
-def _pipeline_arguments(model: ModelConfig, trainer: TrainerSection) -> dict[str, Any]:
-    """Which layers are in which chunk of which pipeline stage."""
-    stages, virtual = trainer.pipeline_parallel, trainer.virtual_pipeline_parallel
-    if stages == 1:
-        return {}
-    chunks = [["decoder"] * layers for layers in chunk_layers(model, trainer)]
-    chunks[0].insert(0, "embedding")
-    chunks[-1].append("loss")
-    arguments: dict[str, Any] = {"pipeline_model_parallel_layout": chunks}
-    if virtual > 1:
-        # Without overlap both directions of two stages would share one batch of sends and receives, which are
-        # matched by order alone: with two stages activations and gradients change places.
-        arguments |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
-    return arguments
-
-
-def _moe_arguments(moe: MoEConfig | None, trainer: TrainerSection, platform: Platform) -> dict[str, Any]:
-    """Experts: no token is dropped, and there is no load balancing loss."""
-    # Megatron checks the dispatcher with variable lengths, experts or none.
-    arguments: dict[str, Any] = {"moe_token_dispatcher_type": "alltoall"}
-    if moe is None:
-        return arguments
-    return arguments | {
-        "num_moe_experts": moe.experts,
-        "moe_router_topk": moe.experts_per_token,
-        "moe_ffn_hidden_size": moe.intermediate_size,
-        "moe_shared_expert_intermediate_size": moe.shared_expert_intermediate_size,
-        "moe_shared_expert_gate": moe.shared_expert_intermediate_size is not None,
-        # Softmax over all experts and then the largest, or over the largest alone: these sum to 1.
-        "moe_router_pre_softmax": not moe.normalize_top_k,
-        "moe_router_dtype": "fp32",
-        "moe_router_load_balancing_type": "none",
-        "moe_aux_loss_coeff": 0.0,
-        "moe_grouped_gemm": platform.layers == "transformer_engine",
-        "expert_model_parallel_size": trainer.expert_parallel,
-        "expert_tensor_parallel_size": 1,
-    }
 
 
 class PolicyModel(GPTModel):
@@ -218,10 +128,40 @@ def _mark_experts(gpt: GPTModel) -> None:
             parameter.allreduce = False  # type: ignore[attr-defined]
 
 
-def wrap_for_training(chunks: Sequence[GPTModel]) -> list[DistributedDataParallel]:
+def wrap_for_training(chunks: Sequence[GPTModel], trainer: TrainerSection) -> list[DistributedDataParallel]:
     """Megatron's DDP with gradient buffers for the distributed optimizer; gradients are summed in float32."""
     config = chunks[0].config
-    ddp_config = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
+    ddp_config = DistributedDataParallelConfig(
+        use_distributed_optimizer=True,
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=trainer.overlap_gradient_reduce,
+        overlap_param_gather=trainer.overlap_parameter_gather,
+        bucket_size=trainer.bucket_parameters,
+    )
     config.finalize_model_grads_func = finalize_model_grads
     modules = [Float16Module(config, chunk) if config.bf16 else chunk for chunk in chunks]
-    return [DistributedDataParallel(config, ddp_config, module) for module in modules]
+    wrapped = [DistributedDataParallel(config, ddp_config, module) for module in modules]
+    for module in wrapped:
+        _fuse_gradient_accumulation(module)
+    if trainer.overlap_gradient_reduce:
+        no_sync = [module.no_sync for module in wrapped]  # until the last microbatch
+        config.no_sync_func = no_sync if len(no_sync) > 1 else no_sync[0]
+    return wrapped
+
+
+def _fuse_gradient_accumulation(model: torch.nn.Module) -> None:
+    """Let Transformer Engine's linears add their weights' gradients to Megatron's buffers themselves."""
+    for module in model.modules():
+        if hasattr(module, "fuse_wgrad_accumulation"):
+            module.fuse_wgrad_accumulation = True
+
+
+def output_weight(model: torch.nn.Module) -> torch.Tensor:
+    """The output projection of a wrapped or bare last stage, complete.
+
+    Overlapped gathers of parameters are waited for when a module is called, which the output layer never is.
+    """
+    weight: torch.Tensor = unwrap_model(model).output_weight
+    if isinstance(model, DistributedDataParallel) and model.ddp_config.overlap_param_gather:
+        model.param_to_bucket_group[weight].finish_param_sync()
+    return weight

@@ -8,7 +8,7 @@ from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from megatron_srpo.actor.model import DTYPES
+from megatron_srpo.actor.megatron_config import DTYPES
 from megatron_srpo.recipe.trainer import TrainerSection
 
 
@@ -27,6 +27,11 @@ def build_optimizer(trainer: TrainerSection, chunks: Sequence[DistributedDataPar
         bf16=trainer.dtype == "bfloat16",
         params_dtype=DTYPES[trainer.dtype],
         use_distributed_optimizer=True,
+        overlap_param_gather=trainer.overlap_parameter_gather,
+        fp8_recipe=trainer.fp8.recipe if trainer.fp8 is not None else None,
+        optimizer_cpu_offload=section.offload > 0,
+        optimizer_offload_fraction=section.offload,
+        overlap_cpu_optimizer_d2h_h2d=section.offload > 0,
     )
     return get_megatron_optimizer(config, list(chunks))
 

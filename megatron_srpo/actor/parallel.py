@@ -1,6 +1,8 @@
-"""Process groups of the trainer: torch.distributed and Megatron's tensor, pipeline, data and expert parallelism.
+"""Process groups of the trainer: torch.distributed and Megatron's parallelism of every kind.
 
-A stage's tensor x data ranks are also dealt out as expert x expert-data ranks, expert index fastest.  Experts are
+Ranks count tensor fastest, then context, data, pipeline.  The tokens of a sequence are spread over context ranks,
+which otherwise hold the same as data-parallel ones: Megatron sums gradients and shards the optimizer over both.  A
+stage's ranks are also dealt out as expert x expert-data ranks, expert index fastest.  Experts are
 never split by tensor parallelism (expert_tensor_parallel_size 1): they are small, and so expert parallelism may
 reach over tensor-parallel ranks, which hold different tokens under sequence parallelism.
 """
@@ -29,6 +31,8 @@ class Ranks:
     tensor_size: int
     pipeline: int
     pipeline_size: int
+    context: int
+    context_size: int
     data: int
     data_size: int
     expert: int
@@ -41,9 +45,14 @@ class Ranks:
         return self.pipeline == self.pipeline_size - 1
 
     @property
+    def leads_copies(self) -> bool:
+        """Whether this rank speaks for all that hold the same, less experts (data and context ranks)."""
+        return self.data == 0 and self.context == 0
+
+    @property
     def leads_stage(self) -> bool:
-        """Whether this rank speaks for its pipeline stage (first in tensor and data parallelism)."""
-        return self.tensor == 0 and self.data == 0
+        """Whether this rank speaks for its pipeline stage."""
+        return self.tensor == 0 and self.leads_copies
 
     @property
     def leads_experts(self) -> bool:
@@ -59,6 +68,7 @@ def initialize(trainer: TrainerSection, platform: Platform, seed: int) -> Ranks:
         trainer.tensor_parallel,
         trainer.pipeline_parallel,
         trainer.virtual_pipeline_parallel if trainer.virtual_pipeline_parallel > 1 else None,
+        context_parallel_size=trainer.context_parallel,
         expert_model_parallel_size=trainer.expert_parallel,
         expert_tensor_parallel_size=1,
         distributed_timeout_minutes=max(1, round(trainer.timeout_seconds / 60)),
@@ -74,6 +84,8 @@ def current_ranks() -> Ranks:
         tensor_size=parallel_state.get_tensor_model_parallel_world_size(),
         pipeline=parallel_state.get_pipeline_model_parallel_rank(),
         pipeline_size=parallel_state.get_pipeline_model_parallel_world_size(),
+        context=parallel_state.get_context_parallel_rank(),
+        context_size=parallel_state.get_context_parallel_world_size(),
         data=parallel_state.get_data_parallel_rank(),
         data_size=parallel_state.get_data_parallel_world_size(),
         expert=parallel_state.get_expert_model_parallel_rank(),

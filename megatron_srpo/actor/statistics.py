@@ -97,7 +97,7 @@ def token_statistics(
 def reduce_statistics(
     parts: list[TokenStatistics], ranks: Ranks, device: torch.device, with_reference: bool
 ) -> dict[str, float]:
-    """Means over the tokens of all microbatches and data-parallel ranks, the same on every rank.
+    """Means over the tokens of all microbatches, data-parallel and context ranks, the same on every rank.
 
     Only the last pipeline stage has parts; it shares the result with the others.
     """
@@ -106,7 +106,7 @@ def reduce_statistics(
     if parts:
         sums = torch.stack([part.sums for part in parts]).sum(dim=0)
         largest = torch.stack([part.largest for part in parts]).amax(dim=0, keepdim=True)
-    data_group = parallel_state.get_data_parallel_group()
+    data_group = parallel_state.get_data_parallel_group(with_context_parallel=True)
     dist.all_reduce(sums, group=data_group)
     dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=data_group)
     if ranks.pipeline_size > 1:

@@ -19,15 +19,16 @@ from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
-from megatron.core.utils import get_attr_wrapped_model
 
-from megatron_srpo.actor.batch import Microbatch, TrainingSample, build_microbatch, training_samples
+from megatron_srpo.actor.batch import Microbatch, Packing, TrainingSample, build_microbatch, training_samples
+from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
-from megatron_srpo.actor.model import build_model, wrap_for_training
+from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
+from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.reference import build_reference
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.errors import SrpoError
@@ -35,6 +36,9 @@ from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
+
+# Transformer Engine scales blocks of 128 x 128 numbers; its other recipes want multiples of 16.
+FP8_TOKENS = 128
 
 
 @dataclass
@@ -57,9 +61,13 @@ class Actor:
     version: int = field(default=0)
 
     @property
-    def length_multiple(self) -> int:
-        """What the packed length of a microbatch must divide by."""
-        return self.ranks.tensor_size if self.recipe.trainer.sequence_parallel else 1
+    def packing(self) -> Packing:
+        """How this rank's tokens of a microbatch are laid out."""
+        trainer, ranks = self.recipe.trainer, self.ranks
+        multiple = ranks.tensor_size if trainer.sequence_parallel else 1
+        if trainer.fp8 is not None:
+            multiple *= FP8_TOKENS
+        return Packing(multiple, ranks.context, ranks.context_size)
 
     @property
     def microbatch_multiple(self) -> int:
@@ -80,7 +88,7 @@ def build_actor(
     """
     chunks = build_model(model_config, recipe.trainer, platform)
     load(chunks, model_config)
-    model = wrap_for_training(chunks)
+    model = wrap_for_training(chunks, recipe.trainer)
     for chunk in model:
         chunk.train()
     optimizer = build_optimizer(recipe.trainer, model)
@@ -98,39 +106,50 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     The recipe is that of the step's stage.  Returns the metrics, the same on every rank.  Raises SrpoError when
     the very first step shows that the trainer and the engine disagree about the log-probs of the engine's tokens.
     """
-    started = time.monotonic()
-    rows = read_step(path)
-    recipe = actor.recipe.at_stage(rows[0].stage)
-    rate_scale = recipe.trainer.optimizer.learning_rate / actor.recipe.trainer.optimizer.learning_rate
+    started, phases = time.monotonic(), Phases(actor.platform)
+    with phases("read"):
+        rows = read_step(path)
+        recipe = actor.recipe.at_stage(rows[0].stage)
+        samples = training_samples(path, rows, recipe)
     staged = replace(actor, recipe=recipe)
-    samples = training_samples(path, rows, recipe)
+    with phases("pack"):
+        updates = [microbatches(staged, part) for part in _updates_of(path, samples, recipe)]
+    # The policy of the first update is the one that is compared: the ratio's denominator is its own log-prob.  For
+    # those behind it the log-probs before the first are computed beforehand.
+    with phases("old_log_probs"):
+        old = [None, *(log_probs_of(staged, update) for update in updates[1:])]
+    reference: list[list[torch.Tensor] | None] = [None] * len(updates)
+    if actor.reference is not None:
+        with phases("reference_log_probs"):
+            reference = [log_probs_of(staged, update, actor.reference) for update in updates]
+    collected: list[dict[str, float]] = []
+    for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
+        with phases("forward_backward"):
+            statistics = forward_backward(staged, update, old_log_probs, reference_log_probs)
+        if actor.version == 0 and not collected:
+            check_mismatch(statistics, recipe.algorithm.mismatch_limit)
+        with phases("update"):
+            if before_update is not None:
+                before_update()
+            collected.append(statistics | apply_gradients(staged, actor.recipe))
+    for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
+        chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
+    actor.version += 1
+    metrics = _combine(collected) | phases.metrics()
+    metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
+    metrics["seconds_train"] = time.monotonic() - started
+    return metrics
+
+
+def _updates_of(path: Path, samples: Sequence[TrainingSample], recipe: Recipe) -> list[Sequence[TrainingSample]]:
+    """The samples of each update; raises SrpoError when the groups cannot be divided equally."""
     parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)
     if parts is None:
         raise SrpoError(
             f"{path}: its {len(samples) // recipe.rollout.samples_per_prompt} groups cannot be split into "
             f"trainer.updates_per_step {recipe.trainer.updates_per_step} equal parts; set it to a divisor"
         )
-    updates = [microbatches(staged, part) for part in parts]
-    # With one update the policy that is trained is the one that is compared: the ratio's denominator is its
-    # own log-prob.  With several, the log-probs before the first update are computed beforehand.
-    old = [log_probs_of(staged, update) if len(updates) > 1 else None for update in updates]
-    reference = [
-        log_probs_of(staged, update, actor.reference) if actor.reference is not None else None
-        for update in updates
-    ]
-    collected: list[dict[str, float]] = []
-    for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
-        statistics = _forward_backward(staged, update, old_log_probs, reference_log_probs)
-        if actor.version == 0 and not collected:
-            check_mismatch(statistics, recipe.algorithm.mismatch_limit)
-        if before_update is not None:
-            before_update()
-        collected.append(statistics | _apply_gradients(staged, rate_scale))
-    actor.version += 1
-    metrics = _combine(collected)
-    metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
-    metrics["seconds_train"] = time.monotonic() - started
-    return metrics
+    return parts
 
 
 def split_groups(
@@ -150,8 +169,9 @@ def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microb
     plan = plan_microbatches(
         [len(sample.tokens) for sample in samples], limit, actor.ranks.data_size, actor.microbatch_multiple
     )
+    context_group = parallel_state.get_context_parallel_group() if actor.ranks.context_size > 1 else None
     return [
-        build_microbatch([samples[i] for i in members], actor.platform, actor.length_multiple)
+        build_microbatch([samples[i] for i in members], actor.platform, actor.packing, context_group)
         for members in plan[actor.ranks.data]
     ]
 
@@ -161,16 +181,16 @@ def run_schedule(
 ) -> list[Any]:
     """Run Megatron's schedule with the chunks of the actor's model or the reference over microbatches.
 
-    `loss(hidden, output_weight, *batch)` is called on the last pipeline stage with what its `PolicyModel` ends
-    in, and returns what Megatron's schedules expect: (summed loss, what to divide it by, anything), the last of
-    which is collected.
+    `loss(hidden, weight, *batch)` is called on the last pipeline stage with what its `PolicyModel` ends in and
+    the output projection, and returns what Megatron's schedules expect: (summed loss, what to divide it by,
+    anything), the last of which is collected.
     """
 
     def forward_step(iterator: Iterator[Any], model: torch.nn.Module) -> tuple[torch.Tensor, Callable[..., Any]]:
         batch = next(iterator)
         micro: Microbatch = batch[0]
         output = model(micro.tokens, micro.positions, None, packed_seq_params=micro.sequences)
-        return output, lambda hidden: loss(hidden, get_attr_wrapped_model(model, "output_weight"), *batch)
+        return output, lambda hidden: loss(hidden, output_weight(model), *batch)
 
     collected: list[Any] = get_forward_backward_func()(
         forward_step_func=forward_step,
@@ -185,7 +205,7 @@ def run_schedule(
 
 
 def _response_log_probs(
-    actor: Actor, hidden: torch.Tensor, output_weight: torch.Tensor, batch: Microbatch
+    actor: Actor, hidden: torch.Tensor, weight: torch.Tensor, batch: Microbatch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probs and entropy of the microbatch's response tokens, both [responses].
 
@@ -199,13 +219,13 @@ def _response_log_probs(
         rows = copy_to_tensor_model_parallel_region(hidden[:, 0].index_select(0, batch.sources))
     vocabulary = Vocabulary(
         size=actor.model_config.vocab_size,
-        start=actor.ranks.tensor * len(output_weight),
+        start=actor.ranks.tensor * len(weight),
         group=parallel_state.get_tensor_model_parallel_group(),
         temperature=actor.recipe.rollout.temperature,
-        chunk_elements=int(trainer.logits_megabytes * 2**20) // 4,
+        block_elements=int(trainer.logits_megabytes * 2**20) // 4,
     )
     # Megatron's wrapper for 16 bits has made the last stage's output float32.
-    return linear_log_probs(rows.to(output_weight.dtype), output_weight, batch.targets, vocabulary)
+    return linear_log_probs(rows.to(weight.dtype), weight, batch.targets, vocabulary)
 
 
 @torch.no_grad()
@@ -218,9 +238,9 @@ def log_probs_of(
     """
 
     def loss(
-        hidden: torch.Tensor, output_weight: torch.Tensor, batch: Microbatch
+        hidden: torch.Tensor, weight: torch.Tensor, batch: Microbatch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        log_probs, _ = _response_log_probs(actor, hidden, output_weight, batch)
+        log_probs, _ = _response_log_probs(actor, hidden, weight, batch)
         return log_probs.sum(), _count(batch, "tokens"), log_probs
 
     return run_schedule(
@@ -234,7 +254,7 @@ def _count(batch: Microbatch, loss_over: str) -> torch.Tensor:
     return torch.tensor(count, dtype=torch.int, device=batch.targets.device)
 
 
-def _forward_backward(
+def forward_backward(
     actor: Actor,
     batches: Sequence[Microbatch],
     old_log_probs: list[torch.Tensor] | None,
@@ -245,12 +265,12 @@ def _forward_backward(
 
     def loss(
         hidden: torch.Tensor,
-        output_weight: torch.Tensor,
+        weight: torch.Tensor,
         batch: Microbatch,
         old: torch.Tensor | None,
         reference: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, TokenStatistics]:
-        log_probs, entropy = _response_log_probs(actor, hidden, output_weight, batch)
+        log_probs, entropy = _response_log_probs(actor, hidden, weight, batch)
         before = log_probs.detach() if old is None else old
         surrogate = surrogate_loss(
             log_probs,
@@ -269,6 +289,10 @@ def _forward_backward(
         # Megatron divides by the sum of the counts of the whole update (calculate_per_token_loss).
         return total, count, token_statistics(total, count, surrogate, known, batch.advantages, entropy)
 
+    experts = actor.recipe.trainer.experts
+    if actor.model_config.moe is not None and experts.balancing != "none":
+        counts = [_count(batch, algorithm.loss_over) for batch in batches]
+        weigh_balancing(actor.chunks, batches, counts, experts.aux_loss_coefficient, actor.ranks)
     for chunk in actor.model:
         chunk.zero_grad_buffer()
     actor.optimizer.zero_grad()
@@ -278,8 +302,13 @@ def _forward_backward(
     return reduce_statistics(parts, actor.ranks, actor.platform.device, actor.reference is not None)
 
 
-def _apply_gradients(actor: Actor, rate_scale: float) -> dict[str, float]:
-    """Clip and step with `rate_scale` times the schedule's rate; raises SrpoError for a broken gradient."""
+def apply_gradients(actor: Actor, scheduled: Recipe) -> dict[str, float]:
+    """Clip and step; raises SrpoError for a broken gradient.
+
+    The schedule follows the recipe `scheduled`; a stage with a rate of its own scales it.
+    """
+    rate = actor.recipe.trainer.optimizer.learning_rate
+    rate_scale = rate / scheduled.trainer.optimizer.learning_rate
     actor.scheduler.step(increment=1)
     for group in actor.optimizer.param_groups:
         group["lr"] *= rate_scale

@@ -23,6 +23,7 @@ import typer
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.checkpoint import resume
+from megatron_srpo.actor.profiling import StepProfiler
 from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.step import Actor, build_actor, train_step
 from megatron_srpo.bridge.export import export_hf
@@ -52,6 +53,7 @@ class Worker:
         self.actor: Actor = build_actor(recipe, model_config, ranks, platform, load_weights)
         self.resumed = resume(self.actor, checkpoints, recipe.checkpoint.fall_back)
         self.saver = Saver(checkpoints, recipe.checkpoint, self.actor, self.resumed.broken)
+        self.profiler = StepProfiler(recipe.profile, run_dir / "traces", dist.get_rank(), platform)
         self.bindings = bind(self.actor.chunks, model_config)
         self.sender = WeightSender(
             self.bindings,
@@ -77,10 +79,9 @@ class Worker:
 
     def train(self, path: str) -> Message:
         """One training step on a closed step file."""
-        return {
-            "metrics": train_step(self.actor, Path(path), self.saver.wait_copied),
-            "version": self.actor.version,
-        }
+        with self.profiler.step(self.actor.version):
+            metrics = train_step(self.actor, Path(path), self.saver.wait_copied)
+        return {"metrics": metrics, "version": self.actor.version}
 
     def join(self, world_size: int) -> Message:
         """Meet the engines in the weight groups."""

@@ -45,8 +45,8 @@ def export_hf(
     dist.barrier()
     shared, experts = shared_and_experts(bindings)
     dtypes = stored_dtypes(model, bindings)
-    # Ranks with data-parallel index 0 gather what tensor parallelism splits; experts need no gathering.
-    parts = list(_parts(shared, dtypes, ranks.tensor_size, max_file_bytes)) if ranks.data == 0 else []
+    # The first of the ranks that hold the same gather what tensor parallelism splits; experts need no gathering.
+    parts = list(_parts(shared, dtypes, ranks.tensor_size, max_file_bytes)) if ranks.leads_copies else []
     if ranks.leads_experts:
         parts += _parts(experts, dtypes, ranks.tensor_size, max_file_bytes)
     written: dict[str, str] = {}

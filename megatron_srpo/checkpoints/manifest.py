@@ -65,11 +65,12 @@ class Layout(_Part):
     pipeline: int
     data: int
     expert: int = 1
+    context: int = 1
 
     @property
     def ranks(self) -> int:
-        """How many there were; experts are spread over the data-parallel ones."""
-        return self.tensor * self.pipeline * self.data
+        """How many there were; experts are spread over a stage's."""
+        return self.tensor * self.pipeline * self.context * self.data
 
 
 class JournalPosition(_Part):

@@ -27,7 +27,8 @@ def list_checkpoints(run: Path, console: Console) -> None:
             _size(manifest.weights.bytes),
             _size(manifest.optimizer.bytes),
             f"{len(manifest.files)}, {_size(sum(entry.size for entry in manifest.files.values()))}",
-            f"tp {layout.tensor}, pp {layout.pipeline}, dp {layout.data}, ep {layout.expert}",
+            f"tp {layout.tensor}, pp {layout.pipeline}, dp {layout.data}, ep {layout.expert}"
+            + (f", cp {layout.context}" if layout.context > 1 else ""),
             f"{curriculum.steps} steps" if curriculum is not None else "none",
         )
     console.print(table)

@@ -137,7 +137,7 @@ def megatron_log_probs(model: ModelConfig, folder: Path, samples: list[list[int]
         [gpt] = build_model(model, trainer, platform)
         load_stock([gpt], folder)
         gpt.eval()
-        vocabulary = Vocabulary(model.vocab_size, start=0, group=None, temperature=1.0, chunk_elements=2**26)
+        vocabulary = Vocabulary(model.vocab_size, start=0, group=None, temperature=1.0, block_elements=2**26)
         found = []
         for sample in samples:
             row = TrainingSample(np.array(sample), np.zeros(len(sample) - 1, np.float32), 1.0)

@@ -48,12 +48,8 @@ class Memory:
 
 
 def weight_bytes(trainer: TrainerSection, parameters: RankParameters) -> int:
-    """Of the policy's weights, with the copies in 8 bits; `fp8.parameters` keeps only these."""
-    matrices = parameters.in_8_bits
-    kept = parameters.total
-    if trainer.fp8 is not None and trainer.fp8.parameters:
-        kept -= matrices
-    return kept * WIDTH[trainer.dtype] + matrices * FP8_COPIES_BYTES
+    """Of the policy's weights, and of the copies in 8 bits."""
+    return parameters.total * WIDTH[trainer.dtype] + parameters.in_8_bits * FP8_COPIES_BYTES
 
 
 def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> tuple[int, int]:
@@ -111,10 +107,15 @@ def _reference_bytes(recipe: Recipe, parameters: RankParameters) -> int:
 
 
 def _logits_bytes(model: ModelConfig, trainer: TrainerSection, tokens: float) -> int:
-    """The last stage's chunk of logits, and the hidden rows of all tokens, gathered and made float32."""
-    rows = tokens * model.hidden_size * HEAD_ROW_BYTES * WIDTH[trainer.dtype] / 2
-    whole = 4 * tokens * model.vocab_size / trainer.tensor_parallel
-    return int(rows + LOGITS_COPIES * min(trainer.logits_megabytes * 2**20, whole))
+    """The last stage's block of logits, hidden rows of all tokens in float32, and the projection's gradient.
+
+    Of this gradient autograd is given a placeholder: its sum is in Megatron's buffer.
+    """
+    wide = WIDTH[trainer.dtype]
+    rows = tokens * model.hidden_size * HEAD_ROW_BYTES * wide / 2
+    columns = model.vocab_size / trainer.tensor_parallel
+    logits = LOGITS_COPIES * min(trainer.logits_megabytes * 2**20, 4 * tokens * columns)
+    return int(rows + logits + columns * model.hidden_size * wide)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,22 @@ class EvaluationSection(Section):
     max_prompts: PositiveInt | None = None
 
 
+class ProfileSection(Section):
+    """Steps of which every trainer rank writes a trace, for chrome://tracing or Perfetto."""
+
+    steps: tuple[NonNegativeInt, NonNegativeInt] = Field(description="the first and the last of them, from 0")
+
+    @property
+    def first(self) -> int:
+        """The first step that is traced."""
+        return self.steps[0]
+
+    @property
+    def last(self) -> int:
+        """The last step that is traced."""
+        return self.steps[1]
+
+
 class Recipe(Section):
     """A whole run."""
 
@@ -153,6 +169,7 @@ class Recipe(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     evaluation: EvaluationSection = EvaluationSection()
     grading: GradingSection = GradingSection()
+    profile: ProfileSection | None = Field(None, description="none: no traces")
 
     @property
     def directory(self) -> Path:
@@ -193,6 +210,15 @@ class Recipe(Section):
     def samples_per_step(self) -> int:
         """Samples in one step."""
         return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
+
+    @model_validator(mode="after")
+    def _profiled_steps_exist(self) -> Recipe:
+        if self.profile is not None and not self.profile.first <= self.profile.last < self.steps:
+            raise ValueError(
+                f"profile.steps {list(self.profile.steps)}: expected the first and the last of the steps "
+                f"0 to {self.steps - 1}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _updates_divide_every_stage(self) -> Recipe:

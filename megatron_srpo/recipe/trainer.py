@@ -69,7 +69,6 @@ class Fp8Section(Section):
         description="scale of a tensor from its past (delayed) or present values, or of each block of it",
     )
     format: Literal["e4m3", "hybrid"] = Field("e4m3", description="hybrid: gradients in e5m2")
-    parameters: bool = Field(False, description="keep the weights in 8 bits too; master weights are float32")
     first_layers_bf16: NonNegativeInt = Field(0, description="layers at the beginning that stay in bfloat16")
     last_layers_bf16: NonNegativeInt = Field(0, description="layers at the end that stay in bfloat16")
     amax_history: PositiveInt = Field(1024, description="microbatches whose largest values delayed scaling knows")
@@ -118,6 +117,9 @@ class TrainerSection(Section):
     overlap_gradient_reduce: bool = Field(False, description="sum gradients over ranks during the backward pass")
     overlap_parameter_gather: bool = Field(
         False, description="collect updated parameters during the next forward pass"
+    )
+    bucket_parameters: PositiveInt | None = Field(
+        None, description="parameters that travel together when collectives overlap; none: Megatron's choice"
     )
     recompute: RecomputeSection = RecomputeSection()
     fp8: Fp8Section | None = Field(None, description="none: matrix products in `dtype`")

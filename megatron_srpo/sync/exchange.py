@@ -82,7 +82,7 @@ def describe(plan: Sequence[Sequence[Binding]], tensor_parallel: int, dtype: tor
 class WeightSender:
     """Sends what this rank leads, and helps its stage's leader to gather what tensor parallelism splits.
 
-    `shared` is gathered by the ranks with data-parallel index 0 and sent by the stage's leader; `experts` is
+    `shared` is gathered by the ranks that lead their copies and sent by the stage's leader; `experts` is
     sent by the first rank that holds this share of them.
     """
 
@@ -98,7 +98,7 @@ class WeightSender:
         self.ranks, self.platform, self.dtype, self.timeout = ranks, platform, dtype, timeout
         shared, experts = shared_and_experts(bindings)
         size = ranks.tensor_size
-        self.shared = plan_buckets(shared, size, dtype, bucket_bytes) if ranks.data == 0 else []
+        self.shared = plan_buckets(shared, size, dtype, bucket_bytes) if ranks.leads_copies else []
         self.experts = plan_buckets(experts, size, dtype, bucket_bytes) if ranks.leads_experts else []
         self.sent = [*(self.shared if ranks.leads_stage else []), *self.experts]
         self._group: dist.ProcessGroup | None = None

@@ -20,19 +20,28 @@ from megatron.core import dist_checkpointing
 from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 
 from megatron_srpo.actor import parallel
-from megatron_srpo.actor.batch import TrainingSample
+from megatron_srpo.actor.batch import Microbatch, TrainingSample, training_samples
 from megatron_srpo.actor.checkpoint import METADATA, load_checkpoint, sharded_model
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.snapshot import HostBuffer
-from megatron_srpo.actor.step import Actor, build_actor, log_probs_of, microbatches, train_step
+from megatron_srpo.actor.step import (
+    Actor,
+    build_actor,
+    forward_backward,
+    log_probs_of,
+    microbatches,
+    split_groups,
+    train_step,
+)
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform, select_platform
 from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
+from megatron_srpo.rollout.journal import read_step
 
 Job = dict[str, Any]
 
@@ -85,15 +94,50 @@ class Rank:
         found: dict[int, list[float]] = {}
         batches = microbatches(actor, samples)
         for batch, log_probs in zip(batches, log_probs_of(actor, batches), strict=bool(self.ranks.is_last_stage)):
-            packed = batch.tokens[0].tolist()
-            bounds = batch.sequences.cu_seqlens_q.tolist()
-            values, at = log_probs.tolist(), 0
-            for start, end in itertools.pairwise(bounds):
-                if packed[start:end] in job["samples"]:
-                    size = end - start - 1
-                    found[job["samples"].index(packed[start:end])] = values[at : at + size]
-                    at += size
-        return [found[i] for i in sorted(found)] if self.ranks.tensor == 0 else []
+            packed, values = self.whole(batch, log_probs)
+            for start, end in itertools.pairwise(batch.sequences.cu_seqlens_q.tolist()):
+                for number, sample in enumerate(job["samples"]):
+                    if packed[start : start + len(sample)] == sample and start + len(sample) <= end:
+                        found[number] = [values[at] for at in range(start, start + len(sample) - 1)]
+        leads = self.ranks.tensor == 0 and self.ranks.context == 0
+        return [found[i] for i in sorted(found)] if leads else []
+
+    def whole(self, batch: Microbatch, log_probs: torch.Tensor) -> tuple[list[int], dict[int, float]]:
+        """Tokens of all context ranks in packed order, and log-probs by the position that predicts them."""
+        context = batch.sequences.context
+        mine = torch.arange(batch.tokens.shape[1]) if context is None else context.mine
+        part = (
+            dict(zip(mine.tolist(), batch.tokens[0].tolist(), strict=True)),
+            dict(zip(mine[batch.sources].tolist(), log_probs.tolist(), strict=True)),
+        )
+        parts = [part]
+        if context is not None:
+            parts = [part] * self.ranks.context_size
+            torch.distributed.all_gather_object(parts, part, group=context.group)
+        tokens = {at: token for known, _ in parts for at, token in known.items()}
+        return [tokens[at] for at in sorted(tokens)], {at: v for _, known in parts for at, v in known.items()}
+
+    def gradients(self, job: Job) -> Any:
+        """Write the gradient of the first update of a step file as an HF folder."""
+        actor = self.actor(job["model"], job.get("max_tokens_per_microbatch"), **job.get("algorithm", {}))
+        path, recipe = Path(job["step"]), actor.recipe
+        samples = training_samples(path, read_step(path), recipe)
+        parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)
+        assert parts is not None
+        loss = forward_backward(actor, microbatches(actor, parts[0]), None, None)["loss"]
+        for chunk in actor.model:
+            for buffer in [*chunk.buffers, *chunk.expert_parallel_buffers]:
+                group = buffer.data_parallel_group
+                for bucket in buffer.buckets:
+                    # The sum is shared out: each rank has its part of the bucket right.
+                    own = bucket.grad_data.chunk(group.size())[group.rank()].clone()
+                    parts_of_all = [torch.empty_like(own) for _ in range(group.size())]
+                    torch.distributed.all_gather(parts_of_all, own, group=group)
+                    bucket.grad_data.copy_(torch.cat(parts_of_all))
+            for parameter in chunk.parameters():
+                parameter.data.copy_(parameter.main_grad)
+        export_hf(bind(actor.chunks, actor.model_config), actor.model_config, self.ranks, Path(job["to"]))
+        return loss
 
     def export(self, job: Job) -> Any:
         actor = self.actor(job["model"])
@@ -171,7 +215,7 @@ class Rank:
         start = self.ranks.tensor * size
         weight = padded[start : start + size].clone().requires_grad_()
         group = parallel.parallel_state.get_tensor_model_parallel_group()
-        vocabulary = Vocabulary(len(whole), start, group, job["temperature"], job["chunk_elements"])
+        vocabulary = Vocabulary(len(whole), start, group, job["temperature"], job["block_elements"])
         rows = copy_to_tensor_model_parallel_region(hidden)
         log_probs, entropy = linear_log_probs(rows, weight, torch.tensor(job["targets"]), vocabulary)
         (log_probs * torch.tensor(job["weights"], dtype=torch.float64)).sum().backward()
@@ -192,6 +236,7 @@ def main() -> None:
         "rearrange": lambda job: None,
         "log_probs": rank.log_probs,
         "export": rank.export,
+        "gradients": rank.gradients,
         "train": rank.train,
         "checkpoint": rank.checkpoint,
         "reshard": rank.reshard,

@@ -31,6 +31,12 @@ PLAIN = {
     "virtual_pipeline_parallel": 1,
     "pipeline_layers": None,
     "expert_parallel": 1,
+    "context_parallel": 1,
+    "overlap_gradient_reduce": False,
+    "overlap_parameter_gather": False,
+    "bucket_parameters": None,
+    "recompute": {},
+    "experts": {},
 }
 # Layouts of four ranks; what is left of them is data parallelism.
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -59,6 +65,25 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "pipeline_layers": (1, 1, 2, 1),
         "expert_parallel": 2,
     },
+    "cp2-dp2": {"context_parallel": 2},
+    "tp2-cp2": {"tensor_parallel": 2, "sequence_parallel": True, "context_parallel": 2},
+    "pp2-cp2-ep2": {"pipeline_parallel": 2, "context_parallel": 2, "expert_parallel": 2},
+    "dp4-overlap-recompute": {
+        "overlap_gradient_reduce": True,
+        "overlap_parameter_gather": True,
+        "bucket_parameters": 5_000,
+        "recompute": {"granularity": "full"},
+    },
+    "tp2-pp2-overlap-recompute": {
+        "tensor_parallel": 2,
+        "sequence_parallel": True,
+        "pipeline_parallel": 2,
+        "virtual_pipeline_parallel": 2,
+        "overlap_gradient_reduce": True,
+        "overlap_parameter_gather": True,
+        "bucket_parameters": 5_000,
+        "recompute": {"granularity": "selective", "modules": ("core_attn", "mlp")},
+    },
 }
 # The last layout's model: five layers, so that its chunks differ.
 FIVE = "qwen2_moe with five layers"
@@ -70,6 +95,9 @@ def models_of(layout: str) -> list[str]:
     values = LAYOUTS[layout]
     if len(values.get("pipeline_layers", ())) == 4:
         return [FIVE]
+    if "recompute" in values or values.get("context_parallel", 1) > 1:
+        # Attention and schedules are the same in all: one dense model, and one with experts.
+        return ["qwen2_moe"] if "expert_parallel" in values else ["qwen3", "qwen2_moe"]
     dense = [name for name in TINY if name not in MOE]
     if values.get("expert_parallel", 1) > 1:
         return list(MOE)
@@ -115,7 +143,10 @@ def found(folders: dict[str, Path], steps: list[str], tmp_path_factory: Any) -> 
             keys += [(layout, model, "log_probs"), (layout, model, "export")]
             if (layout, model) in TRAINED:
                 jobs.append(shared | {"kind": "train", "steps": steps, "max_tokens_per_microbatch": 64})
-                keys.append((layout, model, "train"))
+                to = str(root / f"{layout} {model} gradients")
+                small = {"max_tokens_per_microbatch": 64, "step": steps[0], "to": to}
+                jobs.append(shared | {"kind": "gradients"} | small)
+                keys += [(layout, model, "train"), (layout, model, "gradients")]
     # A checkpoint of one layout is continued on others.
     saved = {"save": str(root / "checkpoints"), "steps": steps[:1]}
     loaded = {"load": str(root / "checkpoints"), "version": 1, "steps": steps[1:]}
@@ -137,10 +168,20 @@ def reference(folders: dict[str, Path]) -> dict[str, list[list[float]]]:
 def single(folders: dict[str, Path], steps: list[str], tmp_path_factory: Any) -> Results:
     """Training on one rank, with the whole step in one microbatch."""
     trained = sorted({model for _, model in TRAINED})
-    jobs = [{"kind": "train", "model": str(folders[model]), "steps": steps} for model in trained]
+    root = tmp_path_factory.mktemp("single")
+    jobs: list[dict[str, Any]] = []
+    for model in trained:
+        shared = {"model": str(folders[model])}
+        jobs.append(shared | {"kind": "train", "steps": steps})
+        for limit, name in ((1, "one by one"), (100_000, "packed")):
+            to = str(root / f"{model} {name}")
+            limits = {"max_tokens_per_microbatch": limit, "step": steps[0], "to": to}
+            jobs.append(shared | {"kind": "gradients"} | limits)
     recipe = recipe_values(folders["qwen3"], Layout(), max_tokens_per_microbatch=100_000)
-    results = run_ranks(tmp_path_factory.mktemp("single") / "ranks", recipe, jobs)[0]["results"]
-    return {model: result["metrics"] for model, result in zip(trained, results, strict=True)}
+    results = run_ranks(root / "ranks", recipe, jobs)[0]["results"]
+    metrics = {model: result["metrics"] for model, result in zip(trained, results[::3], strict=True)}
+    losses = dict(zip(trained, results[1::3], strict=True))
+    return {"root": root, "metrics": metrics, "losses": losses}
 
 
 @pytest.mark.parametrize(("layout", "model"), PAIRS)
@@ -167,13 +208,39 @@ def test_export_is_byte_equal(found: Results, folders: dict[str, Path], layout: 
 @pytest.mark.parametrize(("layout", "model"), TRAINED)
 def test_training_equals_the_single_rank(found: Results, single: Results, layout: str, model: str) -> None:
     for rank in found["results"][layout, model, "train"]:
-        assert_same_metrics(rank["metrics"], single[model])
+        assert_same_metrics(rank["metrics"], single["metrics"][model])
+
+
+@pytest.mark.parametrize(("layout", "model"), TRAINED)
+def test_gradients_equal_one_sample_after_the_other(
+    found: Results, single: Results, layout: str, model: str
+) -> None:
+    """Packed and spread over ranks, or every sample alone on one rank: same loss, same gradients."""
+    for loss in found["results"][layout, model, "gradients"]:
+        assert loss == pytest.approx(single["losses"][model], rel=1e-5)
+    assert_same_tensors(found["root"] / f"{layout} {model} gradients", single["root"] / f"{model} one by one")
+
+
+@pytest.mark.parametrize("model", ["qwen3", "qwen2_moe", FIVE])
+def test_packing_changes_no_gradient(single: Results, model: str) -> None:
+    assert_same_tensors(single["root"] / f"{model} packed", single["root"] / f"{model} one by one")
+
+
+def assert_same_tensors(ours: Path, theirs: Path) -> None:
+    """Within 1e-5 of each tensor's largest value."""
+    got, want = read_tensors(ours), read_tensors(theirs)
+    assert set(got) == set(want)
+    for name, tensor in want.items():
+        largest = float(tensor.abs().max())
+        # An expert that no token visits has none.
+        assert largest > 0 or ".experts." in name, f"{name} has no gradient, comparing it shows nothing"
+        assert float((got[name] - tensor).abs().max()) <= 1e-5 * largest, name
 
 
 def test_a_checkpoint_goes_on_where_it_was_on_other_layouts(found: Results, single: Results) -> None:
     for layout in ("pp2-virtual2-dp2", "ep4-dp4"):
         for rank in found["results"][layout, "qwen2_moe", "resume"]:
-            assert_same_metrics(rank["metrics"], single["qwen2_moe"][1:])
+            assert_same_metrics(rank["metrics"], single["metrics"]["qwen2_moe"][1:])
 
 
 def assert_same_metrics(ours: list[Results], theirs: list[Results]) -> None:

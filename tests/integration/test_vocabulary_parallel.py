@@ -13,7 +13,7 @@ from tests.log_probs_reference import Case, expected
 
 
 def test_against_float64(tiny_hf: Callable[..., Path], tmp_path: Path) -> None:
-    """Seven tokens on two ranks: one column is padding; chunks of all, of two rows, and of one."""
+    """Seven tokens on two ranks: one column is padding; blocks of all, of two columns, and of one."""
     case = Case.random(rows=5, vocabulary=7)
     jobs = [
         {
@@ -23,9 +23,9 @@ def test_against_float64(tiny_hf: Callable[..., Path], tmp_path: Path) -> None:
             "targets": case.targets.tolist(),
             "weights": case.weights.tolist(),
             "temperature": case.temperature,
-            "chunk_elements": elements,
+            "block_elements": elements,
         }
-        for elements in (100, 8, 1)
+        for elements in (100, 10, 1)
     ]
     ranks = run_ranks(tmp_path / "ranks", recipe_values(tiny_hf(), Layout(tensor=2)), jobs)
     want = expected(case)

@@ -9,7 +9,7 @@ import torch
 from megatron.core.transformer.enums import AttnMaskType
 
 from megatron_srpo.actor.local_layers import PackedAttention, PackedSequences, RMSNorm, rectangles
-from megatron_srpo.actor.model import transformer_config
+from megatron_srpo.actor.megatron_config import transformer_config
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.trainer import TrainerSection

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_srpo.actor.batch import TrainingSample, build_microbatch, training_samples
+from megatron_srpo.actor.batch import Packing, TrainingSample, build_microbatch, training_samples
 from megatron_srpo.actor.loss import surrogate_loss
 from megatron_srpo.actor.statistics import SUMS, LogProbs, metrics_of, token_statistics
 from megatron_srpo.platform.select import Platform
@@ -77,7 +77,7 @@ def sample(prompt: int, response: int) -> TrainingSample:
 
 
 def test_a_microbatch_knows_lengths_and_samples() -> None:
-    batch = build_microbatch([sample(3, 2), sample(4, 0), sample(1, 3)], CPU, multiple=4)
+    batch = build_microbatch([sample(3, 2), sample(4, 0), sample(1, 3)], CPU, Packing(multiple=4))
     assert batch.lengths.tolist() == [2, 2, 3, 3, 3]
     assert batch.samples == 3
     assert batch.targets.tolist() == [3, 4, 1, 2, 3]

@@ -10,8 +10,8 @@ from pathlib import Path
 import megatron_srpo
 
 PACKAGES = (
-    *("ablation", "checkpoints", "plan", "recipe", "curriculum", "data", "rewards", "launch", "observe"),
-    "workers",
+    *("ablation", "checkpoints", "plan", "recipe", "curriculum", "data"),
+    *("doctor", "rewards", "launch", "observe", "workers"),
 )
 MODULES = (
     "errors",

@@ -27,6 +27,7 @@ from megatron.core.utils import get_attr_wrapped_model
 
 from megatron_srpo.actor import parallel
 from megatron_srpo.actor.batch import Microbatch, training_samples
+from megatron_srpo.actor.model import output_weight
 from megatron_srpo.actor.step import Actor, build_actor, microbatches, train_step
 from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.platform.select import select_platform
@@ -46,7 +47,7 @@ def bare_step(actor: Actor, batches: list[Microbatch]) -> None:
         output = model(batch.tokens, batch.positions, None, packed_seq_params=batch.sequences)
 
         def loss(hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-            weight = get_attr_wrapped_model(model, "output_weight")
+            weight = output_weight(model)
             project = get_attr_wrapped_model(model, "output_layer")
             logits, _ = project(hidden.to(weight.dtype), weight=weight)
             per_token = vocab_parallel_cross_entropy(logits[:, 0].float(), batch.tokens[0])

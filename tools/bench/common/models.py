@@ -15,19 +15,27 @@ from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
 from megatron_srpo.rollout.journal import Journal
 
 
-def write_model(folder: Path, hidden: int, layers: int, vocab: int, heads: int = 8) -> ModelConfig:
-    """A Qwen2 model with untied random float32 weights."""
+def write_config(
+    folder: Path,
+    hidden: int,
+    layers: int,
+    vocab: int,
+    heads: int = 8,
+    groups: int | None = None,
+    intermediate: int | None = None,
+) -> ModelConfig:
+    """The config.json of an untied Qwen2 model; `groups` key-value heads, by default half of `heads`."""
     folder.mkdir(parents=True)
     values = {
         "architectures": ["Qwen2ForCausalLM"],
         "model_type": "qwen2",
         "hidden_act": "silu",
         "hidden_size": hidden,
-        "intermediate_size": 3 * hidden,
+        "intermediate_size": intermediate or 3 * hidden,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "num_key_value_heads": heads // 2,
-        "max_position_embeddings": 4096,
+        "num_key_value_heads": groups or heads // 2,
+        "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
@@ -37,7 +45,12 @@ def write_model(folder: Path, hidden: int, layers: int, vocab: int, heads: int =
         "torch_dtype": "float32",
     }
     (folder / "config.json").write_text(json.dumps(values, indent=2))
-    model = read_model_config(folder)
+    return read_model_config(folder)
+
+
+def write_model(folder: Path, hidden: int, layers: int, vocab: int, heads: int = 8) -> ModelConfig:
+    """A Qwen2 model with untied random float32 weights."""
+    model = write_config(folder, hidden, layers, vocab, heads)
     torch.manual_seed(0)
     tensors = {}
     for rule in table_for(model):

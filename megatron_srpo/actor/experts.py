@@ -1,0 +1,36 @@
+"""The loss against uneven use of experts (arXiv 2101.03961), weighed the same on every layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.models.gpt.gpt_model import GPTModel
+
+from megatron_srpo.actor.batch import Microbatch
+from megatron_srpo.actor.parallel import Ranks
+
+
+def weigh_balancing(
+    chunks: Sequence[GPTModel],
+    batches: Sequence[Microbatch],
+    loss_counts: Sequence[torch.Tensor],
+    coefficient: float,
+    ranks: Ranks,
+) -> None:
+    """Let the update's objective have `coefficient` times the mean balancing loss of its microbatches, by tokens.
+
+    Megatron adds the loss of each microbatch times the tokens that this rank's router sees of it, and divides
+    everything by what the policy's loss is divided by, `loss_counts` in sum: response tokens or samples, which are
+    fewer than the tokens.  What its weight must be for that follows from the update's numbers.
+    """
+    numbers = torch.tensor([sum(batch.tokens.shape[1] for batch in batches), sum(map(int, loss_counts))])
+    numbers = numbers.to(batches[0].tokens.device)
+    dist.all_reduce(numbers, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
+    tokens, count = numbers.tolist()
+    # Tensor ranks share a sequence here too: experts need sequence parallelism.
+    sharing = ranks.tensor_size * ranks.context_size
+    for chunk in chunks:
+        chunk.config.moe_aux_loss_coeff = coefficient * sharing * count / tokens

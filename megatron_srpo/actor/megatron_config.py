@@ -1,0 +1,139 @@
+"""Megatron-Core's configuration of a model: the recipe and a Hugging Face config in Megatron's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
+from megatron_srpo.recipe.model_folder import chunk_layers
+from megatron_srpo.recipe.trainer import Fp8Section, RecomputeSection, TrainerSection
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _keep(weight: torch.Tensor) -> torch.Tensor:
+    """The initialisation of a weight that will be loaded."""
+    return weight
+
+
+def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> TransformerConfig:
+    """Megatron's configuration of the model; dropout is 0 because the engine has none."""
+    dtype = DTYPES[trainer.dtype]
+    fused = platform.is_cuda
+    return TransformerConfig(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        ffn_hidden_size=model.intermediate_size,
+        num_attention_heads=model.num_attention_heads,
+        num_query_groups=model.num_key_value_heads,
+        kv_channels=model.head_dim,
+        layernorm_epsilon=model.rms_norm_eps,
+        normalization="RMSNorm",
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        add_bias_linear=False,
+        add_qkv_bias=model.qkv_bias,
+        qk_layernorm=model.qk_norm,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=trainer.tensor_parallel,
+        pipeline_model_parallel_size=trainer.pipeline_parallel,
+        context_parallel_size=trainer.context_parallel,
+        sequence_parallel=trainer.sequence_parallel,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        variable_seq_lengths=trainer.pipeline_parallel > 1,
+        **_pipeline_arguments(model, trainer),
+        **_moe_arguments(model.moe, trainer, platform),
+        calculate_per_token_loss=True,
+        # Every weight comes from a checkpoint, so random initialisation would be wasted work; but
+        # `perform_initialization=False` would also leave out the marks by which the gradient norm knows
+        # tensor-parallel parameters.
+        init_method=_keep,
+        output_layer_init_method=_keep,
+        use_cpu_initialization=not platform.is_cuda,
+        bias_activation_fusion=fused,
+        bias_dropout_fusion=fused,
+        apply_rope_fusion=fused,
+        masked_softmax_fusion=False,
+        persist_layer_norm=fused,
+        # Transformer Engine's linears are told one by one (`fuse_gradient_accumulation`): Megatron's own output
+        # layer would refuse without apex's kernel, which it needs no more.
+        gradient_accumulation_fusion=False,
+        **_recompute_arguments(trainer.recompute),
+        **_fp8_arguments(trainer.fp8),
+    )
+
+
+def _pipeline_arguments(model: ModelConfig, trainer: TrainerSection) -> dict[str, Any]:
+    """Which layers are in which chunk of which pipeline stage."""
+    stages, virtual = trainer.pipeline_parallel, trainer.virtual_pipeline_parallel
+    if stages == 1:
+        return {}
+    chunks = [["decoder"] * layers for layers in chunk_layers(model, trainer)]
+    chunks[0].insert(0, "embedding")
+    chunks[-1].append("loss")
+    arguments: dict[str, Any] = {"pipeline_model_parallel_layout": chunks}
+    if virtual > 1:
+        # Without overlap both directions of two stages would share one batch of sends and receives, which are
+        # matched by order alone: with two stages activations and gradients change places.
+        arguments |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
+    return arguments
+
+
+def _moe_arguments(moe: MoEConfig | None, trainer: TrainerSection, platform: Platform) -> dict[str, Any]:
+    """Experts: no token is dropped."""
+    # Megatron checks the dispatcher with variable lengths, experts or none.
+    arguments: dict[str, Any] = {"moe_token_dispatcher_type": "alltoall"}
+    if moe is None:
+        return arguments
+    return arguments | {
+        "num_moe_experts": moe.experts,
+        "moe_router_topk": moe.experts_per_token,
+        "moe_ffn_hidden_size": moe.intermediate_size,
+        "moe_shared_expert_intermediate_size": moe.shared_expert_intermediate_size,
+        "moe_shared_expert_gate": moe.shared_expert_intermediate_size is not None,
+        # Softmax over all experts and then the largest, or over the largest alone: these sum to 1.
+        "moe_router_pre_softmax": not moe.normalize_top_k,
+        "moe_router_dtype": "fp32",
+        "moe_router_load_balancing_type": trainer.experts.balancing,
+        "moe_aux_loss_coeff": trainer.experts.aux_loss_coefficient if trainer.experts.balancing != "none" else 0.0,
+        "moe_grouped_gemm": platform.layers == "transformer_engine",
+        "expert_model_parallel_size": trainer.expert_parallel,
+        "expert_tensor_parallel_size": 1,
+    }
+
+
+def _recompute_arguments(section: RecomputeSection) -> dict[str, Any]:
+    """What the backward pass computes again."""
+    if section.granularity == "none":
+        return {}
+    if section.granularity == "selective":
+        return {"recompute_granularity": "selective", "recompute_modules": list(section.modules)}
+    method, layers = ("uniform", 1) if section.layers is None else ("block", section.layers)
+    return {"recompute_granularity": "full", "recompute_method": method, "recompute_num_layers": layers}
+
+
+def _fp8_arguments(section: Fp8Section | None) -> dict[str, Any]:
+    """Transformer Engine's 8-bit recipe."""
+    if section is None:
+        return {}
+    first, last = section.first_layers_bf16, section.last_layers_bf16
+    arguments: dict[str, Any] = {
+        "fp8": section.format,
+        "fp8_recipe": section.recipe,
+        "fp8_amax_history_len": section.amax_history,
+        "fp8_amax_compute_algo": "max",
+    }
+    if first or last:
+        arguments |= {
+            "first_last_layers_bf16": True,
+            "num_layers_at_start_in_bf16": first,
+            "num_layers_at_end_in_bf16": last,
+        }
+    return arguments

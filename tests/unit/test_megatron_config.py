@@ -1,0 +1,71 @@
+"""The recipe in Megatron-Core's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from megatron_srpo.actor.megatron_config import transformer_config
+from megatron_srpo.actor.model import _fuse_gradient_accumulation
+from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
+from megatron_srpo.recipe.trainer import TrainerSection
+from tests.architectures import write_tiny
+
+CPU = Platform(torch.device("cpu"), "gloo", "local")
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_hf: Callable[..., Path]) -> ModelConfig:
+    return read_model_config(tiny_hf())
+
+
+def config_of(model: ModelConfig, **trainer: Any) -> TransformerConfig:
+    return transformer_config(model, TrainerSection.model_validate({"device": "auto", **trainer}), CPU)
+
+
+def test_recomputation(dense: ModelConfig) -> None:
+    plain = config_of(dense)
+    assert plain.recompute_granularity is None
+    some = config_of(dense, recompute={"granularity": "selective", "modules": ("mlp", "layernorm")})
+    assert (some.recompute_granularity, some.recompute_modules) == ("selective", ["mlp", "layernorm"])
+    every = config_of(dense, recompute={"granularity": "full"})
+    assert (every.recompute_granularity, every.recompute_method, every.recompute_num_layers) == (
+        "full",
+        "uniform",
+        1,
+    )
+    two = config_of(dense, recompute={"granularity": "full", "layers": 2})
+    assert (two.recompute_method, two.recompute_num_layers) == ("block", 2)
+
+
+def test_fp8(dense: ModelConfig) -> None:
+    assert config_of(dense).fp8 is None
+    kept = {"recipe": "tensorwise", "format": "hybrid", "first_layers_bf16": 1, "last_layers_bf16": 0}
+    config = config_of(dense, fp8=kept)
+    assert (config.fp8, config.fp8_recipe) == ("hybrid", "tensorwise")
+    assert config.first_last_layers_bf16
+    assert (config.num_layers_at_start_in_bf16, config.num_layers_at_end_in_bf16) == (1, 0)
+    delayed = config_of(dense, fp8={"recipe": "delayed", "amax_history": 16})
+    assert (delayed.fp8_recipe, delayed.fp8_amax_history_len) == ("delayed", 16)
+    assert not delayed.first_last_layers_bf16
+
+
+def test_balancing_of_experts(tmp_path: Path) -> None:
+    model = read_model_config(write_tiny("qwen3_moe", tmp_path / "model"))
+    assert config_of(model).moe_router_load_balancing_type == "none"
+    config = config_of(model, experts={"balancing": "aux_loss", "aux_loss_coefficient": 0.02})
+    assert (config.moe_router_load_balancing_type, config.moe_aux_loss_coeff) == ("aux_loss", 0.02)
+
+
+def test_linears_that_can_add_gradients_to_the_buffer_are_told_to() -> None:
+    able, unable = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    able.fuse_wgrad_accumulation = False
+    _fuse_gradient_accumulation(torch.nn.Sequential(able, unable))
+    assert able.fuse_wgrad_accumulation
+    assert not hasattr(unable, "fuse_wgrad_accumulation")
