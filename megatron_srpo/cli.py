@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,17 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Values to change, such as rollout.prompts_per_step=8."),
 ]
+
+
+PIPE_WIDTH = 160  # of what is not read on a terminal: no table is folded
+
+
+class GpuName(StrEnum):
+    """What `srpo plan` knows the data sheet of; the keys of `plan.gpus.GPUS`."""
+
+    H100 = "h100"
+    H200 = "h200"
+    A100 = "a100"
 
 
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run.")]
@@ -105,21 +117,43 @@ def train(
 def plan(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    *,
+    gpu: Annotated[
+        GpuName | None,
+        typer.Option(help="GPU to plan for; h100, or none for a recipe on CPUs.", case_sensitive=False),
+    ] = None,
+    layouts: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Try all layouts of the ranks and show the N best.")
+    ] = 0,
+    response_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Mean length of a response, instead of an assumed one.")
+    ] = None,
+    measured: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Compare with what this run directory has measured.")
+    ] = None,
+    show_recipe: Annotated[
+        bool, typer.Option("--recipe", help="Also print the whole resolved recipe, with all defaults.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check a recipe and show what it would start, without starting anything."""
+    """Check a recipe and tell whether it fits, how long a step takes and what it starts, without starting it."""
+    from megatron_srpo.plan.checks import check_what_is_there
+    from megatron_srpo.plan.plan import Asked, make_plan
+    from megatron_srpo.plan.report import print_plan
     from megatron_srpo.recipe.load import load_recipe, resolved_yaml
-    from megatron_srpo.recipe.plan import make_plan, print_plan
-    from megatron_srpo.recipe.preflight import preflight
 
     resolved = load_recipe(recipe, overrides or ())
-    planned = make_plan(resolved, preflight(resolved, prompts=False))
+    model, not_checked = check_what_is_there(resolved)
+    asked = Asked(gpu and gpu.value, response_tokens, layouts > 0, measured)
+    planned = make_plan(resolved, model, asked, not_checked)
     if as_json:
         typer.echo(json.dumps(planned.as_json()))
         return
     from rich.console import Console
 
-    print_plan(planned, resolved_yaml(resolved), Console())
+    if show_recipe:
+        typer.echo(resolved_yaml(resolved))
+    print_plan(planned, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH), layouts)
 
 
 @app.command()

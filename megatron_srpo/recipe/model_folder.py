@@ -38,13 +38,23 @@ def check_model_folder(folder: Path) -> ModelConfig:
     model = read_model_config(folder)
     if not (folder / "tokenizer.json").is_file():
         raise SrpoError(f"{folder / 'tokenizer.json'}: missing; save the model's fast tokenizer there.")
+    check_weights(model)
+    return model
+
+
+def check_weights(model: ModelConfig) -> None:
+    """Check every weight file's header and size, and the index.
+
+    Raises:
+        SrpoError: as `check_model_folder`, for weights that are missing, pickled or not whole.
+    """
+    folder = model.folder
     headers: dict[str, dict[str, Any]] = {}
     for name in weight_files(folder):
         headers[name] = read_header(folder / name)
     if (folder / INDEX).is_file():
         _check_index(folder, headers)
     _check_embedding(model, headers)
-    return model
 
 
 def is_weight_file(name: object) -> bool:

@@ -42,13 +42,7 @@ def preflight(recipe: Recipe, *, replay: Path | None = None, prompts: bool = Tru
     """
     model = check_model_folder(recipe.model.path)
     check_tokenizer(model)
-    check_parallel(model, recipe.trainer)
-    for stage in recipe.curriculum.stages:
-        here = recipe.at_stage(stage.name)
-        try:
-            check_lengths(model, here)
-        except SrpoError as error:
-            raise (error if here is recipe else SrpoError(f"stage {stage.name}: {error}")) from None
+    check_shapes(model, recipe)
     if replay is None:
         check_engine_parallel(model, recipe.engine)
         check_engine_python(recipe)
@@ -58,6 +52,21 @@ def preflight(recipe: Recipe, *, replay: Path | None = None, prompts: bool = Tru
     if replay is None and prompts:
         check_rewards(recipe.reward, programs)
     return model
+
+
+def check_shapes(model: ModelConfig, recipe: Recipe) -> None:
+    """The model divides over the trainer's ranks, and every stage's lengths fit.
+
+    Raises:
+        SrpoError: with the keys and their numbers.
+    """
+    check_parallel(model, recipe.trainer)
+    for stage in recipe.curriculum.stages:
+        here = recipe.at_stage(stage.name)
+        try:
+            check_lengths(model, here)
+        except SrpoError as error:
+            raise (error if here is recipe else SrpoError(f"stage {stage.name}: {error}")) from None
 
 
 def check_lengths(model: ModelConfig, recipe: Recipe) -> None:
@@ -185,24 +194,37 @@ def check_data(recipe: Recipe, *, prompts: bool) -> bool:
     Raises:
         SrpoError: naming the file, and the row or problem where there is one.
     """
-    train = recipe.train_sources.values()
-    sources = [*train, *recipe.data.heldout.values()]
+    sources = all_sources(recipe)
     for source in sources:
         check_source(source)
     if not prompts:
         return False
     encoder = PromptEncoder.from_recipe(recipe)
-    programs = False
-    for source in sources:
-        problems = load_source(source)
-        programs = programs or any(problem.tests is not None for problem in problems)
-        try:
-            encoder.encode_all(problems)
-        except SrpoError as error:
-            raise SrpoError(f"{source}: {error}") from None
-        if source in train:
-            check_min_pool(recipe, source, len(problems))
-    return programs
+    return any([check_prompts(recipe, source, encoder) for source in sources])  # all of them are checked
+
+
+def all_sources(recipe: Recipe) -> list[DataSource]:
+    """What is trained on, and what is held out."""
+    return [*recipe.train_sources.values(), *recipe.data.heldout.values()]
+
+
+def check_prompts(recipe: Recipe, source: DataSource, encoder: PromptEncoder) -> bool:
+    """Every row of a source that its filters choose, and its prompt, is as the run needs it.
+
+    Returns:
+        Whether there are programs to judge.
+
+    Raises:
+        SrpoError: naming the source, and the row or problem.
+    """
+    problems = load_source(source)
+    try:
+        encoder.encode_all(problems)
+    except SrpoError as error:
+        raise SrpoError(f"{source}: {error}") from None
+    if source in recipe.train_sources.values():
+        check_min_pool(recipe, source, len(problems))
+    return any(problem.tests is not None for problem in problems)
 
 
 def check_rewards(reward: RewardSection, programs: bool) -> None:

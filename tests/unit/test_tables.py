@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from megatron_srpo.bridge.tables import expand, hf_names, table_for
+from megatron_srpo.plan.parameters import count_parameters
 from megatron_srpo.recipe.architectures import ARCHITECTURES
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
-from megatron_srpo.recipe.plan import count_parameters
 from megatron_srpo.rollout.deterministic_model import DeterministicModel
 from tests.architectures import TINY, read_tensors, write_tiny
 

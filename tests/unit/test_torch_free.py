@@ -10,7 +10,7 @@ from pathlib import Path
 import megatron_srpo
 
 PACKAGES = (
-    *("ablation", "checkpoints", "recipe", "curriculum", "data"),
+    *("ablation", "checkpoints", "plan", "recipe", "curriculum", "data"),
     *("doctor", "rewards", "launch", "observe", "workers"),
 )
 MODULES = (

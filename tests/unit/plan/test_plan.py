@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.recipe.load import load_recipe, resolved_yaml
+from megatron_srpo.plan.parameters import count_parameters
+from megatron_srpo.plan.plan import Plan, make_plan
+from megatron_srpo.plan.report import print_plan
+from megatron_srpo.recipe.load import load_recipe
 from megatron_srpo.recipe.model_config import read_model_config
-from megatron_srpo.recipe.plan import Plan, count_parameters, make_plan, print_plan
 from megatron_srpo.recipe.preflight import check_lengths, preflight
 from tests.unit.folders import CONFIG, shapes, write_model, write_recipe
 
@@ -20,6 +23,12 @@ from tests.unit.folders import CONFIG, shapes, write_model, write_recipe
 def planned(recipe: Path, *overrides: str) -> Plan:
     loaded = load_recipe(recipe, overrides)
     return make_plan(loaded, preflight(loaded, prompts=False))
+
+
+def printed(plan: Plan) -> str:
+    console = Console(record=True, width=120, file=io.StringIO())
+    print_plan(plan, console)
+    return console.export_text()
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -80,18 +89,23 @@ def test_a_window_must_hold_the_longest_sample(tmp_path: Path) -> None:
 
 def test_memory_follows_data_type_and_data_parallel_size(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
-    full = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=1").ranks[0]
-    assert (full.weight_bytes, full.gradient_bytes) == (4 * full.parameters, 4 * full.parameters)
-    assert full.optimizer_bytes == 8 * full.parameters
-    half = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=2", "trainer.dtype=bfloat16").ranks[0]
-    assert (half.weight_bytes, half.optimizer_bytes) == (2 * full.parameters, 6 * full.parameters)
+    rank = planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=1").ranks[0]
+    full = rank.memory
+    assert (full.weights, full.gradients, full.optimizer) == tuple(rank.parameters * n for n in (4, 4, 8))
+    assert full.activations == full.logits == full.overhead == 0  # CPU ranks keep others
+    half = (
+        planned(recipe, "trainer.tensor_parallel=1", "trainer.ranks=2", "trainer.dtype=bfloat16").ranks[0].memory
+    )
+    assert (half.weights, half.optimizer) == (2 * rank.parameters, 6 * rank.parameters)
 
 
 def test_the_kl_terms_reference_is_one_more_model(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
-    without, with_one = planned(recipe).ranks[0], planned(recipe, "algorithm.kl_coefficient=0.1").ranks[0]
-    assert with_one.weight_bytes == 2 * without.weight_bytes
-    assert with_one.optimizer_bytes == without.optimizer_bytes
+    without, with_one = (
+        planned(recipe, *more).ranks[0].memory for more in ((), ("algorithm.kl_coefficient=0.1",))
+    )
+    assert with_one.reference == with_one.weights == without.weights
+    assert with_one.total == without.total + with_one.reference
 
 
 STAGES = (
@@ -175,15 +189,17 @@ def test_fewer_samples_than_data_parallel_ranks_are_refused(tmp_path: Path) -> N
         check_lengths(read_model_config(recipe.model.path), recipe)
 
 
-def test_both_forms_of_the_plan_name_every_process(tmp_path: Path) -> None:
+def test_both_forms_of_the_plan_count_every_process(tmp_path: Path) -> None:
     plan = planned(write_recipe(tmp_path), "engine.count=2")
     shown = json.loads(json.dumps(plan.as_json()))
     assert [rank["rank"] for rank in shown["trainer"]] == [0, 1, 2, 3]
     assert len(shown["engines"]) == 2
     assert shown["recipe"]["engine"]["count"] == 2
-    console = Console(record=True, width=120)
-    print_plan(plan, resolved_yaml(plan.recipe), console)
-    text = console.export_text()
-    assert "engine 1" in text
-    assert "trainer rank 3" in text
-    assert "prompts_per_step: 4" in text
+    assert (shown["gpu"], shown["fits"], shown["training"]) == (None, None, None)
+    assert "small: on CPUs, trainer 4, 2 engines 2 processes" in printed(plan)
+
+
+def test_context_parallel_ranks_come_between_tensor_and_data(tmp_path: Path) -> None:
+    plan = planned(write_recipe(tmp_path), "trainer.ranks=8", "trainer.context_parallel=2")
+    places = [(rank.data, rank.context, rank.tensor) for rank in plan.ranks]
+    assert places == [(d, c, t) for d in (0, 1) for c in (0, 1) for t in (0, 1)]

@@ -1,0 +1,59 @@
+"""What a plan checks: all that `srpo train` would, as far as it is there.  No torch.
+
+A plan needs the model's shape alone.  Weights, tokenizer and data may be on another machine; what is not here is
+told, not refused, and what is here must be right.
+"""
+
+from __future__ import annotations
+
+from megatron_srpo.data.problems import PromptEncoder
+from megatron_srpo.data.sources import check_source
+from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
+from megatron_srpo.recipe.model_folder import INDEX, check_engine_parallel, check_tokenizer, check_weights
+from megatron_srpo.recipe.preflight import all_sources, check_engine_python, check_prompts, check_shapes
+from megatron_srpo.recipe.schema import Recipe
+
+
+def check_what_is_there(recipe: Recipe) -> tuple[ModelConfig, list[str]]:
+    """Check a recipe against what this machine has of it.
+
+    Returns:
+        What the model's config.json says, and what could not be checked, each in a few words.
+
+    Raises:
+        SrpoError: for the first thing found wrong, and without a config.json.
+    """
+    model, missing = read_model_config(recipe.model.path), []
+    check_shapes(model, recipe)
+    check_engine_parallel(model, recipe.engine)
+    if _has_weights(model):
+        check_weights(model)
+    else:
+        missing.append(f"weights (none in {model.folder})")
+    tokenizer = model.folder / "tokenizer.json"
+    if tokenizer.is_file():
+        check_tokenizer(model)
+    else:
+        missing.append(f"tokenizer and lengths of prompts (no {tokenizer})")
+    if recipe.engine.backend == "sglang" and not recipe.engine.python.exists():
+        missing.append(f"engine.python (no {recipe.engine.python})")
+    else:
+        check_engine_python(recipe)
+    encoder = PromptEncoder.from_recipe(recipe) if tokenizer.is_file() else None
+    absent = []
+    for source in all_sources(recipe):
+        if not source.path.exists():
+            absent.append(str(source.path))
+            continue
+        check_source(source)
+        if encoder is not None:
+            check_prompts(recipe, source, encoder)
+    if absent:
+        missing.append(f"data (no {', '.join(absent)})")
+    return model, missing
+
+
+def _has_weights(model: ModelConfig) -> bool:
+    """Whether somebody has begun to put weights into the folder."""
+    folder = model.folder
+    return (folder / INDEX).exists() or any(any(folder.glob(of)) for of in ("*.safetensors", "pytorch_model*.bin"))

@@ -1,0 +1,156 @@
+"""Bytes of GPU memory by what they are for: of a trainer rank, and of an engine.  No torch; all are estimates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from megatron_srpo.plan.activations import WIDTH, stage_activations
+from megatron_srpo.plan.gpus import GIB, HEAD_ROW_BYTES, LOGITS_COPIES, OVERHEAD_GIB, Gpu
+from megatron_srpo.plan.parameters import RankParameters, count_parameters, rank_parameters
+from megatron_srpo.recipe.model_config import ModelConfig
+from megatron_srpo.recipe.preflight import longest_sequence
+from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.recipe.trainer import TrainerSection
+
+ADAM_BYTES = 8  # two float32 moments a parameter
+MASTER_BYTES = 4  # a float32 copy of every parameter, when the model itself is bfloat16
+GRADIENT_BYTES = 4  # gradients are summed in float32
+# Of a matrix that Transformer Engine multiplies in 8 bits: its numbers by rows and once more by columns, because
+# Hopper multiplies only along rows.  Both are kept from an update's first microbatch on.
+FP8_COPIES_BYTES = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one trainer rank at their largest.
+
+    reference: weights of the KL term's model.  overhead: what no tensor of the training holds.  The buffers of a
+    weight exchange do not count: activations, which are larger, are not there then.
+    """
+
+    weights: int
+    reference: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """The parts by name."""
+        return {part.name: getattr(self, part.name) for part in fields(self)}
+
+
+def weight_bytes(trainer: TrainerSection, parameters: RankParameters) -> int:
+    """Of the policy's weights, and of the copies in 8 bits."""
+    return parameters.total * WIDTH[trainer.dtype] + parameters.in_8_bits * FP8_COPIES_BYTES
+
+
+def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> tuple[int, int]:
+    """Master weights and moments: bytes of a rank's share on its GPU and in the host's memory.
+
+    They are split over the ranks that hold the same parameters: the data x context ranks, and for experts the
+    stage's ranks over `expert_parallel`.
+    """
+    trainer = recipe.trainer
+    copies = recipe.data_parallel * trainer.context_parallel
+    of_experts = trainer.tensor_parallel * copies // trainer.expert_parallel
+    share = parameters.dense / copies + parameters.experts / of_experts
+    state = share * (ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0))
+    host = state * trainer.optimizer.offload
+    return int(state - host), int(host)
+
+
+def tokens_and_microbatches(recipe: Recipe) -> tuple[float, int]:
+    """Of the longest samples that can be: tokens of a microbatch on a rank, microbatches of an update."""
+    trainer, longest = recipe.trainer, longest_sequence(recipe)
+    samples = math.ceil(recipe.samples_per_step / trainer.updates_per_step / recipe.data_parallel)
+    limit = max(longest, trainer.max_tokens_per_microbatch)
+    tokens = min(limit, samples * longest)
+    microbatches = math.ceil(samples * longest / limit)
+    if trainer.virtual_pipeline_parallel > 1:
+        microbatches = math.ceil(microbatches / trainer.pipeline_parallel) * trainer.pipeline_parallel
+    return tokens / trainer.context_parallel, microbatches
+
+
+def rank_memory(recipe: Recipe, model: ModelConfig, stage: int, on_gpu: bool) -> Memory:
+    """Of a rank of pipeline stage `stage`, all of whose ranks need as much.
+
+    `on_gpu`: else only what has a fixed size is given, the CPU's layers keep other activations.
+    """
+    trainer = recipe.trainer
+    parameters = rank_parameters(model, trainer, stage)
+    kept, _ = optimizer_bytes(recipe, parameters)
+    tokens, microbatches = tokens_and_microbatches(recipe)
+    activations = stage_activations(model, trainer, stage, tokens, microbatches) if on_gpu else 0
+    last = on_gpu and stage == trainer.pipeline_parallel - 1
+    return Memory(
+        weights=weight_bytes(trainer, parameters),
+        reference=_reference_bytes(recipe, parameters),
+        gradients=parameters.total * GRADIENT_BYTES,
+        optimizer=kept,
+        activations=int(activations),
+        logits=_logits_bytes(model, trainer, tokens) if last else 0,
+        overhead=int(OVERHEAD_GIB * GIB) if on_gpu else 0,
+    )
+
+
+def _reference_bytes(recipe: Recipe, parameters: RankParameters) -> int:
+    """Of the KL term's model: the same layout, weights only."""
+    return weight_bytes(recipe.trainer, parameters) if recipe.algorithm.kl_coefficient else 0
+
+
+def _logits_bytes(model: ModelConfig, trainer: TrainerSection, tokens: float) -> int:
+    """The last stage's block of logits, hidden rows of all tokens in float32, and the projection's gradient.
+
+    Of this gradient autograd is given a placeholder: its sum is in Megatron's buffer.
+    """
+    wide = WIDTH[trainer.dtype]
+    rows = tokens * model.hidden_size * HEAD_ROW_BYTES * wide / 2
+    columns = model.vocab_size / trainer.tensor_parallel
+    logits = LOGITS_COPIES * min(trainer.logits_megabytes * 2**20, 4 * tokens * columns)
+    return int(rows + logits + columns * model.hidden_size * wide)
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """One GPU of an engine: bytes of weights and cache, tokens in the engine's cache.
+
+    full_length_samples: how many of the longest samples the cache holds at one time.
+    """
+
+    weights: int
+    cache: int
+    cache_tokens: int
+    full_length_samples: int
+
+
+def engine_memory(recipe: Recipe, model: ModelConfig, gpu: Gpu) -> EngineMemory:
+    """SGLang's static share of the memory: weights, and keys and values in what they leave.
+
+    A key or value head is on every rank of an engine with more ranks than heads.
+    """
+    engine = recipe.engine
+    weights = int(count_parameters(model) * engine_width(recipe) / engine.tensor_parallel)
+    cache = max(0, int(gpu.memory_bytes * engine.mem_fraction_static) - weights)
+    tokens = int(cache / cache_bytes(recipe, model))
+    if engine.max_total_tokens is not None:
+        tokens = min(tokens, engine.max_total_tokens)
+    return EngineMemory(weights, cache, tokens, tokens // longest_sequence(recipe))
+
+
+def engine_width(recipe: Recipe) -> int:
+    """Bytes of a number in the engine."""
+    return 4 if recipe.engine.dtype == "float32" else 2
+
+
+def cache_bytes(recipe: Recipe, model: ModelConfig) -> float:
+    """Keys and values of one token on one GPU of an engine."""
+    heads = max(1.0, model.num_key_value_heads / recipe.engine.tensor_parallel)
+    return 2 * model.num_layers * heads * model.head_dim * engine_width(recipe)
