@@ -31,8 +31,10 @@ from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.reference import build_reference
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
+from megatron_srpo.actor.throughput import throughput
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.flops import model_flops
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
@@ -137,8 +139,9 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     actor.version += 1
     metrics = _combine(collected) | phases.metrics()
     metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
-    metrics["seconds_train"] = time.monotonic() - started
-    return metrics
+    seconds = time.monotonic() - started
+    speed = throughput(samples, model_flops(actor.model_config), seconds, recipe.trainer.ranks, actor.platform)
+    return metrics | {"seconds_train": seconds} | speed
 
 
 def _updates_of(path: Path, samples: Sequence[TrainingSample], recipe: Recipe) -> list[Sequence[TrainingSample]]:

@@ -45,6 +45,13 @@ GPUS: Mapping[str, Gpu] = MappingProxyType(
     }
 )
 
+
+def gpu_of(device_name: str) -> Gpu | None:
+    """The kind that a driver's name of a device tells, such as `NVIDIA H100 80GB HBM3`; none for others."""
+    words = device_name.upper().replace("-", " ").split()
+    return next((gpu for name, gpu in GPUS.items() if name.upper() in words), None)
+
+
 # Memory
 OVERHEAD_GIB = 4.0  # CUDA context, buffers of NCCL, workspaces of cuBLAS and cuDNN, fragments
 COMFORTABLE_SHARE = 0.9  # of the memory; above it a plan is called tight

@@ -106,7 +106,8 @@ def training_time(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Worklo
     slowest = max(stages, key=lambda stage: stage.training)
     updates = trainer.updates_per_step
     bubble = (trainer.pipeline_parallel - 1) / trainer.virtual_pipeline_parallel
-    passes = (1 if updates > 1 else 0) + (1 if recipe.algorithm.kl_coefficient else 0)
+    # Old log-probs of all updates but the first, and the reference's of all.
+    passes = updates - 1 + (updates if recipe.algorithm.kl_coefficient else 0)
     gradients, optimizer = _update(recipe, model, gpu, slowest)
     both = slowest.forward + slowest.backward
     flops = workload.forward_flops(model_flops(model)) * (1 + BACKWARD)
@@ -115,7 +116,7 @@ def training_time(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Worklo
         recompute=updates * count * slowest.again.total,
         communication=updates * count * both.communication,
         bubble=updates * bubble * slowest.training,
-        log_probs=updates * passes * (count + bubble) * slowest.forward.total,
+        log_probs=passes * (count + bubble) * slowest.forward.total,
         gradients=updates * gradients,
         optimizer=updates * optimizer,
         microbatches=count,

@@ -23,14 +23,14 @@ import typer
 from common.gpu_actor_case import Case
 from common.report import Result, compare, progress, report
 
+from megatron_srpo.plan.gpus import gpu_of
+
 QWEN_7B = {"hidden": 3584, "vocab": 152064, "heads": 28, "groups": 4, "intermediate": 18944}
 TINY = {"hidden": 64, "vocab": 512, "heads": 4, "groups": 2, "intermediate": 128}
 FP8_RECIPES = ("delayed", "tensorwise", "blockwise")
 BYTES_PER_PARAMETER = 18  # bfloat16 weights, float32 gradients, master weights and two moments
 PLAIN = "without fp8"
 LAST = 20  # updates whose mean loss is compared
-# Dense bfloat16 products without sparsity, from the vendor's data sheets.
-PEAK_TFLOPS = {"H100": 989.0, "H200": 989.0}
 TARGETS = {"mfu": ">= 0.5", "fp8": ">= 1.35", "loss": "<= 0.01"}
 
 
@@ -144,7 +144,8 @@ def main(quick: bool = False, device: str = "cuda", layers: int = 0, out: Path |
     if quick:
         plan = replace(plan, lengths=plan.lengths[:1], curve_steps=min(20, plan.curve_steps), runs=3)
     gpu = torch.cuda.get_device_name() if plan.device == "cuda" else None
-    peak = next((value for name, value in PEAK_TFLOPS.items() if gpu is not None and name in gpu), None)
+    known = gpu_of(gpu) if gpu is not None else None
+    peak = known.bf16_tflops if known is not None else None
     every: dict[str, dict[str, dict[str, Any]]] = {}
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as name:
