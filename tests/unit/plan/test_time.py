@@ -84,7 +84,7 @@ def test_the_bubble_is_the_stages_before_and_behind_over_the_chunks() -> None:
 def test_more_updates_and_a_kl_term_are_passes_for_log_probs() -> None:
     one, two = time_of(), time_of(updates_per_step=2)
     assert one.log_probs == 0
-    # Of the second update alone.  A third of a training pass and more: the backward pass has collectives of its own.
+    # Of the second update alone.  A third of a training pass and more: backward has collectives of its own.
     assert 0 < two.log_probs < (two.compute + two.communication) / 4
     at = recipe(updates_per_step=2)
     with_kl = at.model_copy(update={"algorithm": at.algorithm.model_copy(update={"kl_coefficient": 0.1})})
