@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
 from megatron_srpo.recipe.model_folder import chunk_layers
@@ -21,7 +22,12 @@ def _keep(weight: torch.Tensor) -> torch.Tensor:
 
 
 def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> TransformerConfig:
-    """Megatron's configuration of the model; dropout is 0 because the engine has none."""
+    """Megatron's configuration of the model; dropout is 0 because the engine has none.
+
+    Raises:
+        SrpoError: when the recipe asks for what only GPUs have and this rank has none.
+    """
+    _check_platform(trainer, platform)
     dtype = DTYPES[trainer.dtype]
     fused = platform.is_cuda
     return TransformerConfig(
@@ -68,6 +74,17 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
         **_recompute_arguments(trainer.recompute),
         **_fp8_arguments(trainer.fp8),
     )
+
+
+def _check_platform(trainer: TrainerSection, platform: Platform) -> None:
+    """With `device: auto` it shows only here that there is no GPU."""
+    wanted = {"trainer.fp8": trainer.fp8 is not None, "trainer.optimizer.offload": trainer.optimizer.offload > 0}
+    for key, value in wanted.items():
+        if value and not platform.is_cuda:
+            raise SrpoError(
+                f"{key} needs GPUs, but trainer.device {trainer.device} is the CPU here; leave {key} out, or run "
+                "on a machine with GPUs"
+            )
 
 
 def _pipeline_arguments(model: ModelConfig, trainer: TrainerSection) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_srpo.actor.megatron_config import transformer_config
+from megatron_srpo.actor.megatron_config import _fp8_arguments, transformer_config
 from megatron_srpo.actor.model import _fuse_gradient_accumulation
+from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
-from megatron_srpo.recipe.trainer import TrainerSection
+from megatron_srpo.recipe.trainer import Fp8Section, TrainerSection
 from tests.architectures import write_tiny
 
 CPU = Platform(torch.device("cpu"), "gloo", "local")
@@ -26,7 +27,14 @@ def dense(tiny_hf: Callable[..., Path]) -> ModelConfig:
 
 
 def config_of(model: ModelConfig, **trainer: Any) -> TransformerConfig:
-    return transformer_config(model, TrainerSection.model_validate({"device": "auto", **trainer}), CPU)
+    return transformer_config(model, TrainerSection.model_validate(trainer), CPU)
+
+
+@pytest.mark.parametrize("key", ["fp8", "optimizer.offload"])
+def test_what_only_gpus_have_is_refused_on_a_cpu(dense: ModelConfig, key: str) -> None:
+    trainer = {"fp8": {}} if key == "fp8" else {"optimizer": {"offload": 0.5}}
+    with pytest.raises(SrpoError, match=rf"trainer\.{key} needs GPUs, but trainer.device auto is the CPU here"):
+        config_of(dense, **trainer)
 
 
 def test_recomputation(dense: ModelConfig) -> None:
@@ -45,13 +53,18 @@ def test_recomputation(dense: ModelConfig) -> None:
 
 
 def test_fp8(dense: ModelConfig) -> None:
+    """Megatron takes the combinations; the rest of a GPU's configuration needs Transformer Engine."""
+
+    def of(**section: Any) -> TransformerConfig:
+        arguments = _fp8_arguments(Fp8Section.model_validate(section))
+        return TransformerConfig(num_layers=4, hidden_size=64, num_attention_heads=4, **arguments)
+
     assert config_of(dense).fp8 is None
-    kept = {"recipe": "tensorwise", "format": "hybrid", "first_layers_bf16": 1, "last_layers_bf16": 0}
-    config = config_of(dense, fp8=kept)
+    config = of(recipe="tensorwise", format="hybrid", first_layers_bf16=1)
     assert (config.fp8, config.fp8_recipe) == ("hybrid", "tensorwise")
     assert config.first_last_layers_bf16
     assert (config.num_layers_at_start_in_bf16, config.num_layers_at_end_in_bf16) == (1, 0)
-    delayed = config_of(dense, fp8={"recipe": "delayed", "amax_history": 16})
+    delayed = of(recipe="delayed", amax_history=16)
     assert (delayed.fp8_recipe, delayed.fp8_amax_history_len) == ("delayed", 16)
     assert not delayed.first_last_layers_bf16
 
