@@ -27,6 +27,7 @@ from megatron_srpo.actor.reference import build_reference
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
+from megatron_srpo.recipe.flops import model_flops
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
@@ -142,9 +143,10 @@ def split_groups(
 def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microbatch]:
     """This rank's microbatches of one update."""
     limit = actor.recipe.trainer.max_tokens_per_microbatch
-    plan = plan_microbatches(
-        [len(sample.tokens) for sample in samples], limit, actor.ranks.data_size, actor.microbatch_multiple
-    )
+    lengths = [len(sample.tokens) for sample in samples]
+    flops = model_flops(actor.model_config)
+    costs = [flops.training(length, s.response_length) for length, s in zip(lengths, samples, strict=True)]
+    plan = plan_microbatches(lengths, limit, actor.ranks.data_size, actor.microbatch_multiple, costs)
     return [
         build_microbatch([samples[i] for i in members], actor.platform, actor.length_multiple)
         for members in plan[actor.ranks.data]

@@ -11,6 +11,7 @@ import megatron_srpo
 
 PACKAGES = ("ablation", "checkpoints", "recipe", "curriculum", "data", "rewards", "launch", "observe", "workers")
 MODULES = (
+    "actor.packing",
     "errors",
     "files",
     "cli",
