@@ -30,6 +30,7 @@ from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.reference import build_reference
+from megatron_srpo.actor.spread import Spread
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.actor.throughput import throughput
 from megatron_srpo.errors import SrpoError
@@ -115,7 +116,9 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         samples = training_samples(path, rows, recipe)
     staged = replace(actor, recipe=recipe)
     with phases("pack"):
-        updates = [microbatches(staged, part) for part in _updates_of(path, samples, recipe)]
+        parts = _updates_of(path, samples, recipe)
+        spreads = [spread(staged, part) for part in parts]
+        updates = [microbatches(staged, part, found) for part, found in zip(parts, spreads, strict=True)]
     # The policy of the first update is the one that is compared: the ratio's denominator is its own log-prob.  For
     # those behind it the log-probs before the first are computed beforehand.
     with phases("old_log_probs"):
@@ -125,7 +128,7 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         with phases("reference_log_probs"):
             reference = [log_probs_of(staged, update, actor.reference) for update in updates]
     collected: list[dict[str, float]] = []
-    for update, old_log_probs, reference_log_probs in zip(updates, old, reference, strict=True):
+    for update, found, old_log_probs, reference_log_probs in zip(updates, spreads, old, reference, strict=True):
         with phases("forward_backward"):
             statistics = forward_backward(staged, update, old_log_probs, reference_log_probs)
         if actor.version == 0 and not collected:
@@ -133,7 +136,9 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         with phases("update"):
             if before_update is not None:
                 before_update()
-            collected.append(statistics | apply_gradients(staged, actor.recipe))
+            applied = apply_gradients(staged, actor.recipe)
+        limit = recipe.trainer.max_tokens_per_microbatch
+        collected.append(statistics | applied | found.metrics(limit, actor.packing))
     for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
         chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
     actor.version += 1
@@ -166,12 +171,20 @@ def split_groups(
     return [samples[i * size : (i + 1) * size] for i in range(parts)]
 
 
-def microbatches(actor: Actor, samples: Sequence[TrainingSample]) -> list[Microbatch]:
-    """This rank's microbatches of one update."""
-    limit = actor.recipe.trainer.max_tokens_per_microbatch
+def spread(actor: Actor, samples: Sequence[TrainingSample]) -> Spread:
+    """Which samples of an update are in which microbatch of which data-parallel rank."""
+    trainer, flops = actor.recipe.trainer, model_flops(actor.model_config)
+    lengths = [len(sample.tokens) for sample in samples]
+    costs = [flops.training(length, s.response_length) for length, s in zip(lengths, samples, strict=True)]
     plan = plan_microbatches(
-        [len(sample.tokens) for sample in samples], limit, actor.ranks.data_size, actor.microbatch_multiple
+        lengths, trainer.max_tokens_per_microbatch, actor.ranks.data_size, actor.microbatch_multiple, costs
     )
+    return Spread(plan, lengths, costs)
+
+
+def microbatches(actor: Actor, samples: Sequence[TrainingSample], found: Spread | None = None) -> list[Microbatch]:
+    """This rank's microbatches of one update; `found` is its spread, if that is known already."""
+    plan = (found or spread(actor, samples)).plan
     context_group = parallel_state.get_context_parallel_group() if actor.ranks.context_size > 1 else None
     return [
         build_microbatch([samples[i] for i in members], actor.platform, actor.packing, context_group)

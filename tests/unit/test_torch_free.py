@@ -14,6 +14,7 @@ PACKAGES = (
     *("doctor", "rewards", "launch", "observe", "workers"),
 )
 MODULES = (
+    "actor.packing",
     "errors",
     "files",
     "cli",
