@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from megatron_srpo.recipe.flops import model_flops
-from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
+from megatron_srpo.recipe.model_config import MoEConfig
+from tests.unit.plan.shapes import TINY
 
-DENSE = ModelConfig(
-    folder=Path("model"),
-    architecture="Qwen2ForCausalLM",
+DENSE = replace(
+    TINY,
     vocab_size=11,
     hidden_size=8,
     intermediate_size=20,
@@ -18,18 +17,6 @@ DENSE = ModelConfig(
     num_attention_heads=4,
     num_key_value_heads=2,
     head_dim=3,
-    rms_norm_eps=1e-6,
-    rope_theta=1e4,
-    rope_scaling=None,
-    tie_word_embeddings=False,
-    qkv_bias=True,
-    qk_norm=False,
-    sliding_window=None,
-    moe=None,
-    max_position_embeddings=64,
-    dtype="float32",
-    eos_token_ids=(0,),
-    raw={},
 )
 
 

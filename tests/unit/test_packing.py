@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import megatron_srpo
 from megatron_srpo.actor.balance import Balance
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.recipe.flops import ModelFlops, model_flops
-from tests.unit.test_flops import DENSE
+from tests.unit.plan.shapes import published
 
 SAMPLES = st.lists(st.tuples(st.integers(1, 50), st.floats(0.01, 100)), min_size=1, max_size=60)
 FEW_RANKS, MULTIPLES = st.integers(1, 5), st.integers(1, 4)
@@ -189,18 +188,8 @@ def test_what_cannot_be_planned(lengths: list[int], costs: list[float] | None) -
 
 
 def flops_of_32b() -> ModelFlops:
-    """Of the shape of Qwen2.5-32B."""
-    shape = replace(
-        DENSE,
-        vocab_size=152064,
-        hidden_size=5120,
-        intermediate_size=27648,
-        num_layers=64,
-        num_attention_heads=40,
-        num_key_value_heads=8,
-        head_dim=128,
-    )
-    return model_flops(shape)
+    """Of Qwen2.5-32B."""
+    return model_flops(published("qwen2.5-32b"))
 
 
 def log_normal(seed: int, count: int = 8192) -> tuple[list[int], list[float]]:
