@@ -69,6 +69,7 @@ class RunDirectory:
         self.path = recipe.directory
         self.recipe = recipe
         taken = "another srpo train uses this run directory; wait for it, stop it, or give --run-dir"
+        self._check_resume()  # before anything is made
         self._lock: IO[str] = hold(self.path, f"{self.path}: {taken}")
         self._check_resume()
         self.changed = self._check_recipe()

@@ -126,9 +126,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise SrpoError(
-            f"{path}{named}: cannot read the recipe ({reason}); looked for {path.absolute()}."
-        ) from None
+        raise SrpoError(f"{path}{named}: cannot be read ({reason}); looked for {path.absolute()}.") from None
     except UnicodeDecodeError as error:
         raise SrpoError(f"{path}: not UTF-8 text at byte {error.start}; save the recipe as UTF-8.") from None
     try:

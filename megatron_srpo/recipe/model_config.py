@@ -155,8 +155,8 @@ def read_model_config(folder: Path) -> ModelConfig:
     """
     if not folder.is_dir():
         raise SrpoError(
-            f"model.path {folder}: there is no such folder (looked for {folder.absolute()}); "
-            "give the Hugging Face folder of the model."
+            f"{folder}: there is no such folder (looked for {folder.absolute()}); "
+            "give the Hugging Face folder of a model (model.path in a recipe)."
         )
     file = folder / "config.json"
     raw = read_json(file)

@@ -64,7 +64,7 @@ def remove_python(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "arguments", "said"),
     [
-        (remove_model, [], ["model.path", "there is no such folder"]),
+        (remove_model, [], ["there is no such folder", "model.path"]),
         (truncate_weights, [], ["model.safetensors: truncated, expected", "bytes, found"]),
         (enlarge_tokenizer, [], ["tokenizer.json", "size 297", "config.json says vocab_size 260"]),
         (lengthen_prompt, [], ["problem p1: its prompt has 96 tokens", "rollout.max_prompt_tokens is 30"]),

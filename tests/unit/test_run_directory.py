@@ -69,6 +69,7 @@ def test_resume_policy(tmp_path: Path, policy: str, used: bool) -> None:
             record(run)
     with pytest.raises(SrpoError, match=f"resume is {policy}"):
         RunDirectory(recipe(tmp_path, resume=policy))
+    assert used or not any(tmp_path.iterdir()), "a refused start leaves nothing"
 
 
 def test_a_start_that_recorded_nothing_binds_nobody(tmp_path: Path) -> None:
