@@ -32,7 +32,7 @@ from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.reference import build_reference
 from megatron_srpo.actor.spread import Spread
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
-from megatron_srpo.actor.throughput import throughput
+from megatron_srpo.actor.throughput import peak_memory, throughput
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.flops import model_flops
@@ -146,7 +146,7 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
     seconds = time.monotonic() - started
     speed = throughput(samples, model_flops(actor.model_config), seconds, recipe.trainer.ranks, actor.platform)
-    return metrics | {"seconds_train": seconds} | speed
+    return metrics | {"seconds_train": seconds} | speed | peak_memory(actor.platform)
 
 
 def _updates_of(path: Path, samples: Sequence[TrainingSample], recipe: Recipe) -> list[Sequence[TrainingSample]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 
 from megatron_srpo.actor.batch import TrainingSample
 from megatron_srpo.plan.gpus import gpu_of
@@ -29,3 +30,13 @@ def throughput(
     }
     gpu = gpu_of(torch.cuda.get_device_name(platform.device)) if platform.is_cuda else None
     return found if gpu is None else found | {"mfu": tflops / gpu.bf16_tflops}
+
+
+def peak_memory(platform: Platform) -> dict[str, float]:
+    """`peak_memory_gib`: the most that torch held on any rank's GPU since the last call; nothing on CPUs."""
+    if not platform.is_cuda:
+        return {}
+    peak = torch.tensor(torch.cuda.max_memory_allocated(platform.device) / 2**30, device=platform.device)
+    torch.cuda.reset_peak_memory_stats(platform.device)
+    dist.all_reduce(peak, op=dist.ReduceOp.MAX)
+    return {"peak_memory_gib": float(peak)}

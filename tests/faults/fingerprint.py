@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from megatron_srpo.rollout.journal import SCHEMA, read_table
 
 # What the clock says, and what a step that is replayed does not do again.
-_MEASURED = ("time", "seconds", "tokens_per_second", "train_t", "mfu", "sync_bytes")
+_MEASURED = ("time", "seconds", "tokens_per_second", "train_t", "mfu", "peak_memory", "sync_bytes")
 
 
 def fingerprint(run_dir: Path) -> dict[str, str]:

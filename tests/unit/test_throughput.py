@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from megatron_srpo.actor.batch import TrainingSample
-from megatron_srpo.actor.throughput import throughput
+from megatron_srpo.actor.throughput import peak_memory, throughput
 from megatron_srpo.plan.gpus import GPUS, gpu_of
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.flops import ModelFlops
@@ -29,6 +29,10 @@ def test_utilisation_where_the_peak_is_known(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
     found = throughput([sample(3, 2)], FLOPS, 1.0, 1, Platform(torch.device("cuda"), "nccl", "transformer_engine"))
     assert found["mfu"] == pytest.approx(found["train_tflops"] / 989)
+
+
+def test_memory_of_gpus_alone() -> None:
+    assert peak_memory(Platform(torch.device("cpu"), "gloo", "local")) == {}
 
 
 @pytest.mark.parametrize(
