@@ -102,9 +102,18 @@ def test_published_numbers_of_32b() -> None:
     ("name", "differs"),
     [
         ("grpo_qwen2.5_7b", {"name", "curriculum", "algorithm"}),
-        ("dapo_qwen2.5_7b", {"name", "curriculum", "algorithm"}),
+        ("dapo_qwen2.5_7b", {"name", "curriculum", "algorithm", "reward"}),
     ],
 )
 def test_twins_differ_in_the_method_alone(name: str, differs: set[str]) -> None:
     twin, srpo = (planned(of).recipe.model_dump() for of in (name, "srpo_qwen2.5_7b"))
     assert {key for key in twin if twin[key] != srpo[key]} == differs
+
+
+def test_dapos_rewards_are_in_the_papers_proportion_to_its_length_penalty() -> None:
+    """Right and wrong are 2 apart beside a penalty of at most 1; the others are as in the base."""
+    twin, srpo = (planned(of).recipe.reward for of in ("dapo_qwen2.5_7b", "srpo_qwen2.5_7b"))
+    assert twin.accuracy == 2.0
+    for ours, base in ((twin.accuracy, srpo.accuracy), (twin.broken_format, srpo.broken_format)):
+        assert ours == 2 * base
+    assert twin.language.penalty == 2 * srpo.language.penalty
