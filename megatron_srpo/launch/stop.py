@@ -18,11 +18,13 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 def run_with_guards(work: Coroutine[Any, Any, None]) -> None:
     """The same for work that starts guards: what a killed one leaves behind falls to us, and ends with us."""
-    prctl_setter()(PR_SET_CHILD_SUBREAPER, 1)
+    adopt = prctl_setter()
+    adopt(PR_SET_CHILD_SUBREAPER, 1)
     try:
         run_until_signal(work)
     finally:
         kill_orphans()
+        adopt(PR_SET_CHILD_SUBREAPER, 0)
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
