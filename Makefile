@@ -1,4 +1,4 @@
-# Everything from a fresh clone with only Python 3.11 or 3.12, make and a compiler:
+# Everything from a fresh clone with only Python 3.11 (or 3.12, for GPUs), make and a compiler:
 #   make train    the quick run of recipes/tiny_cpu.yaml
 #   make test     all tests
 #   make soak     kill processes of tiny runs a hundred times; ARGUMENTS='--seed 7 --run 13' repeats one schedule

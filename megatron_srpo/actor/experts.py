@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
+from megatron.core import __version__ as megatron_version
 from megatron.core import parallel_state
 from megatron.core.models.gpt.gpt_model import GPTModel
+from packaging.version import Version
 
 from megatron_srpo.actor.batch import Microbatch
 from megatron_srpo.actor.parallel import Ranks
@@ -24,13 +26,16 @@ def weigh_balancing(
 
     Megatron adds the loss of each microbatch times the tokens that this rank's router sees of it, and divides
     everything by what the policy's loss is divided by, `loss_counts` in sum: response tokens or samples, which are
-    fewer than the tokens.  What its weight must be for that follows from the update's numbers.
+    fewer than the tokens.  What its weight must be for that follows from the update's numbers.  Padding goes
+    through the router and counts as tokens, which only where there is much of it makes a difference.
     """
     numbers = torch.tensor([sum(batch.tokens.shape[1] for batch in batches), sum(map(int, loss_counts))])
     numbers = numbers.to(batches[0].tokens.device)
     dist.all_reduce(numbers, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
     tokens, count = numbers.tolist()
-    # Tensor ranks share a sequence here too: experts need sequence parallelism.
-    sharing = ranks.tensor_size * ranks.context_size
+    # Tensor ranks share a sequence here too: experts need sequence parallelism.  From 0.19 on Megatron counts a
+    # rank's tokens once for each rank that it shares them with; before, it left that out.
+    counts_all = Version(megatron_version) >= Version("0.19")
+    sharing = 1 if counts_all else ranks.tensor_size * ranks.context_size
     for chunk in chunks:
         chunk.config.moe_aux_loss_coeff = coefficient * sharing * count / tokens

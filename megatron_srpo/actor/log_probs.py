@@ -29,7 +29,7 @@ class Vocabulary:
 
     size: tokens of the whole vocabulary; columns from there on are padding and have probability 0.
     start: id of this rank's first column.  group: the tensor-parallel ranks.  temperature: divides the logits.
-    block_elements: logits that exist at one time.
+    block_elements: logits of a block; with exponentials and products in 16 bits up to three times this exists.
     """
 
     size: int
@@ -89,13 +89,15 @@ class _LinearLogProbs(torch.autograd.Function):
                 kept = _Kept(exponentials, largest)
         assert sums is not None
         largest, total, weighted, target = _merge(_of_all_ranks(sums, vocabulary.group))
-        log_z = largest + total.log()
+        log_total = total.log()
+        log_z = largest + log_total
         ctx.save_for_backward(hidden, weight, targets, log_z)
         ctx.vocabulary = vocabulary
         ctx.kept = kept if any(ctx.needs_input_grad) else None
-        entropy = total.log() - weighted / total  # log Z - E[x], both with the largest logit taken out
+        entropy = log_total - weighted / total  # log Z - E[x], both with the largest logit taken out
         ctx.mark_non_differentiable(entropy)
-        return target - log_z, entropy
+        # Not target - log Z, which loses digits when all logits are far from 0.
+        return target - largest - log_total, entropy
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_srpo.errors import SrpoError
+from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
 from megatron_srpo.recipe.model_folder import chunk_layers
@@ -30,7 +30,7 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
     _check_platform(trainer, platform)
     dtype = DTYPES[trainer.dtype]
     fused = platform.is_cuda
-    return TransformerConfig(
+    return _build(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
         ffn_hidden_size=model.intermediate_size,
@@ -74,6 +74,17 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
         **_recompute_arguments(trainer.recompute),
         **_fp8_arguments(trainer.fp8),
     )
+
+
+def _build(**arguments: Any) -> TransformerConfig:
+    """Megatron's own checks of what it is asked for, as a sentence."""
+    try:
+        return TransformerConfig(**arguments)
+    except (ValueError, AssertionError) as error:
+        raise SrpoError(
+            f"trainer: Megatron-Core does not take this configuration ({one_line(error)}); change the keys that "
+            "it names"
+        ) from error
 
 
 def _check_platform(trainer: TrainerSection, platform: Platform) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import gzip
+import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +15,11 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import unwritable
+from megatron_srpo.errors import one_line
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.schema import ProfileSection
+
+_log = logging.getLogger(__name__)
 
 
 class Phases:
@@ -68,13 +73,20 @@ class StepProfiler:
             self._running = None
 
     def _write(self, finished: profile, last: int) -> None:
-        name = f"steps-{self._first:06d}-{last:06d}-rank-{self._rank:05d}.json.gz"
-        temporary = self._folder / f"writing-{name}"  # torch takes the kind of file from the name's end
+        """What cannot be written is logged: a trace is no reason to end a run that trains."""
+        target = self._folder / f"steps-{self._first:06d}-{last:06d}-rank-{self._rank:05d}.json.gz"
+        plain = target.with_name(f"writing-{target.stem}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            finished.export_chrome_trace(str(temporary))
-            os.replace(temporary, self._folder / name)
-        except OSError as error:
-            raise unwritable(self._folder, error) from error
-        except RuntimeError as error:
-            raise SrpoError(f"{temporary}: torch cannot write the trace ({error})") from error
+            finished.export_chrome_trace(str(plain))
+            if not plain.read_bytes()[-8:].rstrip().endswith(b"}"):  # torch says nothing of a full disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            packed = target.with_suffix(".tmp")
+            with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as stream:
+                shutil.copyfileobj(source, stream)
+            packed.replace(target)
+        except (OSError, RuntimeError) as error:
+            _log.warning("%s: the trace could not be written (%s); training goes on", target, one_line(error))
+        finally:
+            with contextlib.suppress(OSError):
+                plain.unlink()

@@ -228,6 +228,8 @@ def _response_log_probs(
     Only the positions that predict one go through the projection.
     """
     trainer = actor.recipe.trainer
+    # Megatron's wrapper for 16 bits has made the last stage's output float32.
+    hidden = hidden.to(weight.dtype)
     if trainer.sequence_parallel:
         whole = gather_from_sequence_parallel_region(hidden)
         rows = whole[:, 0].index_select(0, batch.sources)
@@ -240,8 +242,7 @@ def _response_log_probs(
         temperature=actor.recipe.rollout.temperature,
         block_elements=int(trainer.logits_megabytes * 2**20) // 4,
     )
-    # Megatron's wrapper for 16 bits has made the last stage's output float32.
-    return linear_log_probs(rows.to(weight.dtype), weight, batch.targets, vocabulary)
+    return linear_log_probs(rows, weight, batch.targets, vocabulary)
 
 
 @torch.no_grad()

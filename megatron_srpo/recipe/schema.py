@@ -212,6 +212,21 @@ class Recipe(Section):
         return self.rollout.prompts_per_step * self.rollout.samples_per_prompt
 
     @model_validator(mode="after")
+    def _delayed_scaling_has_one_pass(self) -> Recipe:
+        fp8 = self.trainer.fp8
+        other_passes = {
+            "trainer.updates_per_step above 1": self.trainer.updates_per_step > 1,
+            "algorithm.kl_coefficient": self.algorithm.kl_coefficient > 0,
+        }
+        for key, wanted in other_passes.items():
+            if fp8 is not None and fp8.recipe == "delayed" and wanted:
+                raise ValueError(
+                    f"trainer: fp8 delayed takes scales from the training passes before, which {key} has passes "
+                    "beside; use tensorwise or blockwise"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _profiled_steps_exist(self) -> Recipe:
         if self.profile is not None and not self.profile.first <= self.profile.last < self.steps:
             raise ValueError(

@@ -111,7 +111,8 @@ class TrainerSection(Section):
     threads_per_rank: PositiveInt = Field(1, description="CPU threads of torch in each rank")
     max_tokens_per_microbatch: PositiveInt = 16384
     logits_megabytes: PositiveFloat = Field(
-        256.0, description="logits that a rank holds at one time, in float32, whatever the vocabulary"
+        256.0,
+        description="a block of float32 logits; a rank holds about three such, whatever the vocabulary",
     )
     updates_per_step: PositiveInt = 1
     overlap_gradient_reduce: bool = Field(False, description="sum gradients over ranks during the backward pass")

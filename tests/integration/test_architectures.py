@@ -88,6 +88,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 # The last layout's model: five layers, so that its chunks differ.
 FIVE = "qwen2_moe with five layers"
 STEPS = 2
+# Layouts on which a checkpoint of another goes on.
+CONTINUED = ("pp2-virtual2-dp2", "ep4-dp4", "tp2-cp2")
 
 
 def models_of(layout: str) -> list[str]:
@@ -150,7 +152,7 @@ def found(folders: dict[str, Path], steps: list[str], tmp_path_factory: Any) -> 
     # A checkpoint of one layout is continued on others.
     saved = {"save": str(root / "checkpoints"), "steps": steps[:1]}
     loaded = {"load": str(root / "checkpoints"), "version": 1, "steps": steps[1:]}
-    for layout, part in (("tp2-pp2-ep2-uneven", saved), ("pp2-virtual2-dp2", loaded), ("ep4-dp4", loaded)):
+    for layout, part in (("tp2-pp2-ep2-uneven", saved), *((to, loaded) for to in CONTINUED)):
         values = {"trainer": PLAIN | LAYOUTS[layout], "model": str(folders["qwen2_moe"])}
         jobs.append({"kind": "train", **values, **part})
         keys.append((layout, "qwen2_moe", "resume"))
@@ -238,7 +240,7 @@ def assert_same_tensors(ours: Path, theirs: Path) -> None:
 
 
 def test_a_checkpoint_goes_on_where_it_was_on_other_layouts(found: Results, single: Results) -> None:
-    for layout in ("pp2-virtual2-dp2", "ep4-dp4"):
+    for layout in CONTINUED:
         for rank in found["results"][layout, "qwen2_moe", "resume"]:
             assert_same_metrics(rank["metrics"], single["metrics"]["qwen2_moe"][1:])
 

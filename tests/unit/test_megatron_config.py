@@ -69,6 +69,11 @@ def test_fp8(dense: ModelConfig) -> None:
     assert not delayed.first_last_layers_bf16
 
 
+def test_what_megatron_refuses_is_one_sentence(dense: ModelConfig) -> None:
+    with pytest.raises(SrpoError, match=r"Megatron-Core does not take this configuration \(.*moe_grouped_gemm"):
+        config_of(dense, recompute={"granularity": "selective", "modules": ("moe_act",)})
+
+
 def test_balancing_of_experts(tmp_path: Path) -> None:
     model = read_model_config(write_tiny("qwen3_moe", tmp_path / "model"))
     assert config_of(model).moe_router_load_balancing_type == "none"

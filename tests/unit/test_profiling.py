@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.profiler import profile
 
 from megatron_srpo.actor.profiling import Phases, StepProfiler
-from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.schema import ProfileSection, Recipe
 
@@ -60,10 +60,22 @@ def test_without_the_key_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "traces").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+def test_a_trace_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "traces").write_text("a file")
-    with pytest.raises(SrpoError, match="traces: cannot be written"):
-        train(StepProfiler(ProfileSection(steps=(0, 0)), tmp_path / "traces", 0, CPU), range(1))
+    train(StepProfiler(ProfileSection(steps=(0, 0)), tmp_path / "traces", 0, CPU), range(2))
+    assert "the trace could not be written" in caplog.text
+
+
+def test_half_a_trace_does_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk torch writes a part, or nothing, and says that all is well."""
+    monkeypatch.setattr(
+        profile, "export_chrome_trace", lambda self, path: Path(path).write_text('{"traceEvents": [')
+    )
+    train(StepProfiler(ProfileSection(steps=(0, 0)), tmp_path / "traces", 0, CPU), range(2))
+    assert "No space left on device" in caplog.text
+    assert not list((tmp_path / "traces").iterdir())
 
 
 @pytest.mark.parametrize("steps", [(3, 2), (0, 5)])

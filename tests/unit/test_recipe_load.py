@@ -140,6 +140,19 @@ def test_a_wrong_override_is_named_with_what_is_right(tmp_path: Path, override: 
 
 
 @pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.updates_per_step=2", "which trainer.updates_per_step above 1 has passes beside"),
+        ("algorithm.kl_coefficient=0.1", "which algorithm.kl_coefficient has passes beside"),
+    ],
+)
+def test_delayed_scaling_knows_the_training_passes_alone(tmp_path: Path, override: str, said: str) -> None:
+    recipe = written(tmp_path, SMALL)
+    assert said in refused(recipe, "trainer.fp8={recipe: delayed}", override)
+    assert load_recipe(recipe, ["trainer.fp8={recipe: tensorwise}", override]).trainer.fp8 is not None
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("steps: 3\nsteps: 4\n", "line 2, column 1: the key steps stands twice, on lines 1 and 2"),

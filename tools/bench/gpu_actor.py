@@ -28,7 +28,8 @@ from megatron_srpo.plan.gpus import gpu_of
 QWEN_7B = {"hidden": 3584, "vocab": 152064, "heads": 28, "groups": 4, "intermediate": 18944}
 TINY = {"hidden": 64, "vocab": 512, "heads": 4, "groups": 2, "intermediate": 128}
 FP8_RECIPES = ("delayed", "tensorwise", "blockwise")
-BYTES_PER_PARAMETER = 18  # bfloat16 weights, float32 gradients, master weights and two moments
+# Weights in bfloat16 and two copies in 8 bits; gradients, master weights and two moments in float32.
+BYTES_PER_PARAMETER = 20
 PLAIN = "without fp8"
 LAST = 20  # updates whose mean loss is compared
 TARGETS = {"mfu": ">= 0.5", "fp8": ">= 1.35", "loss": "<= 0.01"}
