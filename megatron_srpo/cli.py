@@ -6,7 +6,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,9 @@ import megatron_srpo
 from megatron_srpo.convert.commands import conversions
 from megatron_srpo.errors import EXIT_BAD_INPUT, SrpoError, StoppedError
 from megatron_srpo.plain import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="Reinforcement learning for reasoning on Megatron-Core and SGLang.",
@@ -53,6 +56,13 @@ app.add_typer(checkpoints, name="checkpoint")
 app.add_typer(conversions, name="convert")
 
 
+def _console() -> Console:
+    """Standard output, wide where it is no terminal."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"megatron_srpo {megatron_srpo.__version__}")
@@ -75,8 +85,6 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this machine has for training, or for a recipe, and what is missing; exit code 2 for errors."""
-    from rich.console import Console
-
     from megatron_srpo.doctor.examine import examine
     from megatron_srpo.doctor.show import show as show_report
     from megatron_srpo.recipe.load import load_recipe
@@ -85,7 +93,7 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     else:
-        show_report(report, Console())
+        show_report(report, _console())
     if report.errors:
         raise typer.Exit(EXIT_BAD_INPUT)
 
@@ -145,15 +153,13 @@ def plan(
     resolved = load_recipe(recipe, overrides or ())
     model, not_checked = check_what_is_there(resolved)
     asked = Asked(gpu and gpu.value, response_tokens, layouts > 0, measured)
-    planned = make_plan(resolved, model, asked, not_checked)
+    planned = make_plan(resolved, model, asked, tuple(map(str, not_checked)))
     if as_json:
         typer.echo(json.dumps(planned.as_json()))
         return
-    from rich.console import Console
-
+    print_plan(planned, _console(), layouts)
     if show_recipe:
-        typer.echo(resolved_yaml(resolved))
-    print_plan(planned, Console(width=None if sys.stdout.isatty() else PIPE_WIDTH), layouts)
+        typer.echo(f"\n{resolved_yaml(resolved)}", nl=False)
 
 
 @app.command()

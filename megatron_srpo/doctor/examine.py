@@ -10,8 +10,9 @@ from typing import Any
 import megatron_srpo
 from megatron_srpo.doctor import engine, machine, packages, rewards, trainer
 from megatron_srpo.doctor.facts import Facts
+from megatron_srpo.doctor.files import check_files
 from megatron_srpo.doctor.finding import Finding, Runs
-from megatron_srpo.doctor.gather import gather
+from megatron_srpo.doctor.gather import gather, look_at_files
 from megatron_srpo.doctor.recipe import check_recipe
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.recipe.schema import EngineSection, Recipe
@@ -70,7 +71,8 @@ def examine(recipe: Recipe | None) -> Report:
     of_engine = EngineSection() if recipe is None else recipe.engine
     sandbox = SandboxSection() if recipe is None else recipe.reward.sandbox
     facts = gather(of_engine, sandbox)
-    return Report((system, *findings(facts, recipe)), name)
+    files = () if recipe is None else check_files(recipe, look_at_files(recipe), facts)
+    return Report((system, *findings(facts, recipe), *files), name)
 
 
 def findings(facts: Facts, recipe: Recipe | None) -> Sequence[Finding]:

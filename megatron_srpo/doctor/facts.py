@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from megatron_srpo.doctor.ask import Trouble
+from megatron_srpo.plan.checks import Missing
+from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.rollout.engine_command import Device
 
 
@@ -89,6 +91,20 @@ class SandboxFacts:
 
     level: str
     meaning: str
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What there is of a recipe's files: the model, none where something is `wrong`, and what is missing.
+
+    `disk` is the folder that exists of the run directory's path; `free_disk` is in bytes.
+    """
+
+    model: ModelConfig | None
+    wrong: str
+    missing: tuple[Missing, ...]
+    disk: Path
+    free_disk: int
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from megatron_srpo.doctor.ask import Form, Trouble, ask, output_of
 from megatron_srpo.doctor.facts import (
     EngineFacts,
     Facts,
+    FileFacts,
     ImportFacts,
     MachineFacts,
     NvidiaFacts,
@@ -28,8 +29,9 @@ from megatron_srpo.doctor.facts import (
 )
 from megatron_srpo.doctor.packages import OF_INTEREST, PACKAGE, TRANSFORMER_ENGINE, requirements_of
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.plan.checks import check_what_is_there
 from megatron_srpo.recipe.reward import SandboxSection
-from megatron_srpo.recipe.schema import EngineSection
+from megatron_srpo.recipe.schema import EngineSection, Recipe
 from megatron_srpo.rewards.sandbox.choice import describe_sandbox
 from megatron_srpo.rollout.engine_command import PACKAGE as FOLDER
 from megatron_srpo.rollout.engine_command import resolve_device
@@ -144,6 +146,18 @@ def machine_facts(folder: Path, control_group: Path = CONTROL_GROUP) -> MachineF
         free_disk=shutil.disk_usage(folder).free,
         shared_memory=shutil.disk_usage(SHARED_MEMORY).total if SHARED_MEMORY.is_dir() else None,
     )
+
+
+def look_at_files(recipe: Recipe) -> FileFacts:
+    """The recipe's model and data as far as they are here, and the disk of its run directory."""
+    folder = recipe.directory.absolute()
+    disk = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(disk).free
+    try:
+        model, missing = check_what_is_there(recipe)
+    except SrpoError as error:
+        return FileFacts(None, str(error), (), disk, free)
+    return FileFacts(model, "", tuple(missing), disk, free)
 
 
 def limits(file: Path) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""Checks of what a recipe asks of this machine; what is wrong with the recipe itself is told by `srpo plan`."""
+"""Checks of what a recipe asks of this machine's devices; its files are for files.py."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def check_gpu_count(recipe: Recipe, facts: Facts) -> Finding:
     if needed <= facts.gpu_count:
         return Finding("recipe", "GPUs", "ok", found)
     advice = (
-        "ranks and engines share no GPU, so this machine alone cannot start the run; lower one of these keys, or "
-        "take a larger machine"
+        "ranks and engines share no GPU, and `srpo train` uses one machine; lower one of these keys, or take a "
+        "larger machine"
     )
-    return Finding("recipe", "GPUs", "warning", found, advice)
+    return Finding("recipe", "GPUs", "error", found, advice)

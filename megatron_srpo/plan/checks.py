@@ -6,6 +6,8 @@ told, not refused, and what is here must be right.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from megatron_srpo.data.problems import PromptEncoder
 from megatron_srpo.data.sources import check_source
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
@@ -13,30 +15,44 @@ from megatron_srpo.recipe.model_folder import INDEX, check_engine_parallel, chec
 from megatron_srpo.recipe.preflight import all_sources, check_engine_python, check_prompts, check_shapes
 from megatron_srpo.recipe.schema import Recipe
 
+ENGINE_PYTHON = "engine.python"
 
-def check_what_is_there(recipe: Recipe) -> tuple[ModelConfig, list[str]]:
+
+@dataclass(frozen=True)
+class Missing:
+    """What could not be checked, in a word, and why."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what} ({self.why})"
+
+
+def check_what_is_there(recipe: Recipe) -> tuple[ModelConfig, list[Missing]]:
     """Check a recipe against what this machine has of it.
 
     Returns:
-        What the model's config.json says, and what could not be checked, each in a few words.
+        What the model's config.json says, and what could not be checked.
 
     Raises:
         SrpoError: for the first thing found wrong, and without a config.json.
     """
-    model, missing = read_model_config(recipe.model.path), []
+    model = read_model_config(recipe.model.path)
+    missing: list[Missing] = []
     check_shapes(model, recipe)
     check_engine_parallel(model, recipe.engine)
     if _has_weights(model):
         check_weights(model)
     else:
-        missing.append(f"weights (none in {model.folder})")
+        missing.append(Missing("weights", f"none in {model.folder}"))
     tokenizer = model.folder / "tokenizer.json"
     if tokenizer.is_file():
         check_tokenizer(model)
     else:
-        missing.append(f"tokenizer and lengths of prompts (no {tokenizer})")
+        missing.append(Missing("tokenizer", f"no {tokenizer}; prompts have no lengths without it"))
     if recipe.engine.backend == "sglang" and not recipe.engine.python.exists():
-        missing.append(f"engine.python (no {recipe.engine.python})")
+        missing.append(Missing(ENGINE_PYTHON, f"no {recipe.engine.python}"))
     else:
         check_engine_python(recipe)
     encoder = PromptEncoder.from_recipe(recipe) if tokenizer.is_file() else None
@@ -49,7 +65,7 @@ def check_what_is_there(recipe: Recipe) -> tuple[ModelConfig, list[str]]:
         if encoder is not None:
             check_prompts(recipe, source, encoder)
     if absent:
-        missing.append(f"data (no {', '.join(absent)})")
+        missing.append(Missing("data", f"no {', '.join(absent)}"))
     return model, missing
 
 

@@ -67,6 +67,11 @@ def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> tuple[int, in
     return int(state - host), int(host)
 
 
+def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
+    """Of one checkpoint on disk: weights, and master weights and moments in float32."""
+    return parameters * (WIDTH[recipe.trainer.dtype] + MASTER_BYTES + ADAM_BYTES)
+
+
 def tokens_and_microbatches(recipe: Recipe) -> tuple[float, int]:
     """Of the longest samples that can be: tokens of a microbatch on a rank, microbatches of an update."""
     trainer, longest = recipe.trainer, longest_sequence(recipe)

@@ -89,13 +89,13 @@ def test_a_recipe_on_a_machine_that_has_it_all() -> None:
             gpu_machine(*[H100] * 8),
             {"trainer": {"ranks": 8}, "engine": {"count": 2, "tensor_parallel": 4}},
             "GPUs",
-            "warning: trainer.ranks 8 + engine.count 2 x engine.tensor_parallel 4 = 16, this machine has 8",
+            "error: trainer.ranks 8 + engine.count 2 x engine.tensor_parallel 4 = 16, this machine has 8",
         ),
         (
             gpu_machine(H100, torch=CPU_TORCH),
             {"trainer": {"ranks": 8}, "engine": {"count": 2}},
             "GPUs",
-            "warning: engine.count 2 x engine.tensor_parallel 1 = 2, this machine has 1",
+            "error: engine.count 2 x engine.tensor_parallel 1 = 2, this machine has 1",
         ),
     ],
 )
