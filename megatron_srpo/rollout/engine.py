@@ -118,7 +118,7 @@ class Engines:
 
 
 async def start_engines(
-    section: EngineSection, model_path: Path, log_dir: Path, gpus: Sequence[int] | None = None
+    section: EngineSection, model_path: Path, log_dir: Path, gpus: Sequence[str] | None = None
 ) -> Engines:
     """Start `section.count` engines at once and return when all are healthy.
 

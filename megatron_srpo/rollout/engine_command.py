@@ -47,23 +47,39 @@ def engine_device(section: EngineSection) -> Device:
     return "cpu" if section.backend == "deterministic" else resolve_device(section.device)
 
 
-def gpus_of_engines(section: EngineSection, trainer: TrainerSection) -> list[int] | None:
-    """GPU ids of this machine's engines, behind those that its trainer ranks take; none without CUDA engines.
+def gpus_of_engines(section: EngineSection, trainer: TrainerSection) -> list[str] | None:
+    """GPUs of this machine's engines, behind those that its trainer ranks take; none without CUDA engines.
 
-    Raises SrpoError when there are not enough of them.
+    They are named as CUDA_VISIBLE_DEVICES names them, by number or UUID.  Raises SrpoError when there are not
+    enough of them, or for a name that is neither.
     """
     if engine_device(section) != "cuda":
         return None
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    ids = [int(item) for item in shown.split(",")] if shown else list(range(_count_gpus()))
+    names = [str(number) for number in range(_count_gpus())] if shown is None else _names(shown)
     first = trainer.ranks if resolve_device(trainer.device) == "cuda" else 0
     needed = section.count * section.tensor_parallel
-    if len(ids) < first + needed:
+    if len(names) < first + needed:
         raise SrpoError(
             f"trainer.ranks take {first} GPUs and engine.count {section.count} x engine.tensor_parallel "
-            f"{section.tensor_parallel} take {needed}, but this machine shows {len(ids)}; lower one of them"
+            f"{section.tensor_parallel} take {needed}, but this machine shows {len(names)}; lower one of them"
         )
-    return ids[first : first + needed]
+    return names[first : first + needed]
+
+
+def _names(shown: str) -> list[str]:
+    """The GPUs that CUDA_VISIBLE_DEVICES shows: none where it is empty, and those before a -1."""
+    names: list[str] = []
+    for name in map(str.strip, shown.split(",") if shown.strip() else ()):
+        if name == "-1":
+            break
+        if not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
+            raise SrpoError(
+                f"CUDA_VISIBLE_DEVICES is {shown}, of which {name or 'an empty entry'} names no GPU; give "
+                "numbers, or UUIDs as nvidia-smi -L prints them"
+            )
+        names.append(name)
+    return names
 
 
 def _count_gpus() -> int:
@@ -71,11 +87,11 @@ def _count_gpus() -> int:
 
 
 def build_command(
-    section: EngineSection, model_path: Path, *, index: int, port: int, gpus: Sequence[int] | None = None
+    section: EngineSection, model_path: Path, *, index: int, port: int, gpus: Sequence[str] | None = None
 ) -> EngineCommand:
     """The command of engine `index` on `port`.
 
-    `gpus` are the GPU ids of all engines together, `tensor_parallel` for each; none: ids 0, 1, ... of those
+    `gpus` are the names of all engines' GPUs together, `tensor_parallel` for each; none: ids 0, 1, ... of those
     that CUDA_VISIBLE_DEVICES shows.  Raises SrpoError when the interpreter, GPUs or a needed key are missing.
     """
     if section.backend == "deterministic":
@@ -166,7 +182,7 @@ def _cpu_environment(section: EngineSection, index: int) -> dict[str, str]:
     return environment
 
 
-def _gpus_of_engine(section: EngineSection, index: int, gpus: Sequence[int]) -> str:
+def _gpus_of_engine(section: EngineSection, index: int, gpus: Sequence[str]) -> str:
     needed = section.count * section.tensor_parallel
     if len(gpus) < needed:
         raise SrpoError(
@@ -174,7 +190,7 @@ def _gpus_of_engine(section: EngineSection, index: int, gpus: Sequence[int]) -> 
             f"but {len(gpus)} are given; lower engine.count or give more GPUs"
         )
     first = index * section.tensor_parallel
-    return ",".join(map(str, gpus[first : first + section.tensor_parallel]))
+    return ",".join(gpus[first : first + section.tensor_parallel])
 
 
 def _inherited_environment() -> dict[str, str]:

@@ -175,13 +175,13 @@ def test_command_on_gpus(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.touch()
     gpu = section(backend="sglang", device="cuda", python=python, count=2, tensor_parallel=2)
-    given = build_command(gpu, Path("model"), index=1, port=30001, gpus=[4, 5, 6, 7])
+    given = build_command(gpu, Path("model"), index=1, port=30001, gpus=["4", "5", "6", "7"])
     assert given.environment["CUDA_VISIBLE_DEVICES"] == "6,7"
     assert given.arguments[:3] == (str(python), "-m", "sglang.launch_server")
     counted = build_command(gpu, Path("model"), index=1, port=30001)
     assert "--base-gpu-id 2" in " ".join(counted.arguments)
     with pytest.raises(SrpoError, match=r"needs 4 GPUs but 3"):
-        build_command(gpu, Path("model"), index=0, port=30001, gpus=[0, 1, 2])
+        build_command(gpu, Path("model"), index=0, port=30001, gpus=["0", "1", "2"])
 
 
 def test_command_on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
