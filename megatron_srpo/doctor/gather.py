@@ -43,7 +43,8 @@ NVIDIA_SECONDS = 30.0
 
 FUSED_GRADIENTS = "fused_weight_gradient_mlp_cuda"
 SHARED_MEMORY = Path("/dev/shm")
-CONTROL_GROUP = Path("/sys/fs/cgroup")  # of a container, which sees its own limits there
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 # Runs in the engine's interpreter.  The present folder goes off the path first: it may hold a json.py.
 ENGINE_QUESTION = """
@@ -130,15 +131,16 @@ async def ask_nvidia(tool: str | None, seconds: float = NVIDIA_SECONDS) -> Nvidi
     return NvidiaFacts(driver=rows[0][0], gpus=tuple(name for _, name in rows))
 
 
-def machine_facts(folder: Path, control_group: Path = CONTROL_GROUP) -> MachineFacts:
+def machine_facts(folder: Path, groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUPS) -> MachineFacts:
     """Cores, memory and file systems, as far as this process may use them."""
     cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().total
-    match limits(control_group / "cpu.max"):
-        case [int(quota), int(period)]:
-            cores = min(cores, max(1, quota // period))
-    match limits(control_group / "memory.max"):
-        case [int(allowed)]:
-            memory = min(memory, allowed)
+    for group in control_groups(groups, own):
+        match limits(group / "cpu.max"):
+            case [int(quota), int(period)]:
+                cores = min(cores, max(1, quota // period))
+        match limits(group / "memory.max"):
+            case [int(allowed)]:
+                memory = min(memory, allowed)
     return MachineFacts(
         cores=cores,
         memory=memory,
@@ -158,6 +160,18 @@ def look_at_files(recipe: Recipe) -> FileFacts:
     except SrpoError as error:
         return FileFacts(None, str(error), (), disk, free)
     return FileFacts(model, "", tuple(missing), disk, free)
+
+
+def control_groups(groups: Path, own: Path) -> list[Path]:
+    """The folders of this process's control group and of those around it, whose limits hold too."""
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    # `0::` is the one hierarchy of version 2.  Seen from a container the path may lead out of what it sees.
+    paths = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
+    inner = [path for path in paths if ".." not in path.parts]
+    return [groups / path for path in (inner[0], *inner[0].parents)] if inner else [groups]
 
 
 def limits(file: Path) -> list[int | None]:

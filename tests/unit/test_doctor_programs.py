@@ -145,3 +145,16 @@ def test_a_containers_limits_are_the_machines(tmp_path: Path) -> None:
     for name in ("cpu.max", "memory.max"):
         (tmp_path / name).write_text("max\n" if name == "memory.max" else "max 100000\n")
     assert replace(gather.machine_facts(tmp_path, tmp_path), free_disk=0) == replace(free, free_disk=0)
+
+
+def test_the_smallest_limit_around_the_process_holds(tmp_path: Path) -> None:
+    own, inner = tmp_path / "own", tmp_path / "outer" / "inner"
+    inner.mkdir(parents=True)
+    own.write_text("4:memory:/other\n0::/outer/inner\n")
+    (tmp_path / "outer" / "memory.max").write_text(f"{2**27}\n")
+    (inner / "memory.max").write_text("max\n")
+    (inner / "cpu.max").write_text("100000 100000\n")
+    held = gather.machine_facts(tmp_path, tmp_path, own)
+    assert (held.cores, held.memory) == (1, 2**27)
+    own.write_text("0::/../outer/inner\n")
+    assert gather.control_groups(tmp_path, own) == gather.control_groups(tmp_path, tmp_path / "no") == [tmp_path]
