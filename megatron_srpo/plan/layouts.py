@@ -126,6 +126,9 @@ def candidates(recipe: Recipe, model: ModelConfig) -> Iterator[Layout]:
 
 def _try(recipe: Recipe, model: ModelConfig, gpu: Gpu, layout: Layout) -> tuple[Recipe, Memory] | Excluded:
     """The recipe with the layout and the memory of its fullest rank, or why there is none."""
+    ranks, size = recipe.trainer.ranks, layout.tensor * layout.pipeline * layout.context
+    if ranks % size:
+        return Excluded(layout, f"{_sizes(layout)} does not divide the {ranks} ranks", None)
     try:
         at = with_layout(recipe, model, layout)
         check_parallel(model, at.trainer)
@@ -137,6 +140,12 @@ def _try(recipe: Recipe, model: ModelConfig, gpu: Gpu, layout: Layout) -> tuple[
     if memory.total > gpu.memory_bytes:
         return Excluded(layout, why_not(memory, gpu), memory.total)
     return at, memory
+
+
+def _sizes(layout: Layout) -> str:
+    """The sizes that multiply, less those of 1."""
+    keys = {"tensor": layout.tensor, "pipeline": layout.pipeline, "context": layout.context}
+    return " x ".join(f"{key}_parallel {size}" for key, size in keys.items() if size > 1)
 
 
 def fullest(recipe: Recipe, model: ModelConfig) -> Memory:

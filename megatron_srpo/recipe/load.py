@@ -28,6 +28,7 @@ from megatron_srpo.recipe.section import Section
 
 BASE = "base"
 OF_SOURCES = ("data.train.", "data.heldout.")  # whose values may be written as their path alone
+OF_ABLATIONS = {"recipe", "arms"}  # keys that no recipe has
 Model = TypeVar("Model", bound=Section)
 
 
@@ -55,6 +56,8 @@ def load_checked(model: type[Model], path: Path, overrides: Sequence[str] = ()) 
         SrpoError: as `load_recipe`.
     """
     layers = [*_file_layers(path, ()), *(_override_layer(text) for text in overrides)]
+    if model is Recipe and layers[0].values.keys() >= OF_ABLATIONS:
+        raise SrpoError(f"{path}: this is an ablation, not a recipe; run it with srpo ablate {path}.")
     return _checked(model, layers, str(path))
 
 

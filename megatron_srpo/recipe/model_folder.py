@@ -221,7 +221,7 @@ def chunk_layers(model: ModelConfig, trainer: TrainerSection) -> tuple[int, ...]
 
 
 def check_parallel(model: ModelConfig, trainer: TrainerSection) -> None:
-    """The model's layers, heads, widths and experts divide over the trainer's ranks.
+    """The model's layers, heads, widths and experts divide over the trainer's ranks; it has what is recomputed.
 
     Raises:
         SrpoError: with the numbers and the sizes that would work.
@@ -235,6 +235,7 @@ def check_parallel(model: ModelConfig, trainer: TrainerSection) -> None:
             )
     _check_layers(model, trainer)
     _check_experts(model, trainer)
+    _check_recompute(model, trainer)
 
 
 def _check_layers(model: ModelConfig, trainer: TrainerSection) -> None:
@@ -276,6 +277,32 @@ def _check_experts(model: ModelConfig, trainer: TrainerSection) -> None:
         raise SrpoError(
             f"trainer.tensor_parallel {trainer.tensor_parallel} with the experts of {model.file} needs "
             "trainer.sequence_parallel; set it to true."
+        )
+
+
+def _check_recompute(model: ModelConfig, trainer: TrainerSection) -> None:
+    """The layers have the parts that are recomputed, and chunks as many layers."""
+    recompute, experts = trainer.recompute, ("moe", "moe_act")
+    largest = max(chunk_layers(model, trainer))
+    if recompute.layers is not None and recompute.layers > largest:
+        raise SrpoError(
+            f"trainer.recompute.layers {recompute.layers} is more than the {largest} layers of the largest chunk; "
+            "lower it, or leave it out for all layers."
+        )
+    if recompute.granularity != "selective":
+        return
+    absent = [one for one in recompute.modules if one in (experts if model.moe is None else ("mlp",))]
+    if absent:
+        has = "no experts" if model.moe is None else "experts in all layers"
+        others = "core_attn, mlp and layernorm" if model.moe is None else "core_attn, layernorm, moe and moe_act"
+        raise SrpoError(
+            f"trainer.recompute.modules names {' and '.join(absent)}, but {model.file} has {has}; it can "
+            f"name {others}."
+        )
+    if "moe_act" in recompute.modules and trainer.device == "cpu":
+        raise SrpoError(
+            "trainer.recompute.modules names moe_act, which needs grouped products of GPUs, but trainer.device is "
+            "cpu; name moe instead."
         )
 
 

@@ -142,17 +142,21 @@ class TrainerSection(Section):
         if self.data_parallel is not None and size * self.data_parallel != self.ranks:
             raise ValueError(
                 f"{shape} x data_parallel {self.data_parallel} = {size * self.data_parallel}, but trainer.ranks "
-                f"is {self.ranks}"
+                f"is {self.ranks}; make the two equal, or leave data_parallel out"
             )
         if self.ranks % size:
-            raise ValueError(f"ranks {self.ranks} is not a multiple of {shape} = {size}")
+            below = self.ranks // size * size
+            nearest = f"{below} or {below + size}" if below else f"{size}"
+            raise ValueError(f"ranks {self.ranks} is not a multiple of {shape} = {size}; set ranks to {nearest}")
         if self.sequence_parallel and self.tensor_parallel == 1:
-            raise ValueError("sequence_parallel needs tensor_parallel of 2 or more")
+            raise ValueError(
+                "sequence_parallel needs tensor_parallel of 2 or more; set it to false or raise tensor_parallel"
+            )
         stage_ranks = self.ranks // self.pipeline_parallel
         if stage_ranks % self.expert_parallel:
             raise ValueError(
                 f"expert_parallel {self.expert_parallel} does not divide the {stage_ranks} ranks of a pipeline "
-                "stage (tensor x context x data)"
+                "stage (tensor x context x data); lower it to a divisor of them"
             )
         return self
 
@@ -160,11 +164,15 @@ class TrainerSection(Section):
     def _pipeline_fits(self) -> TrainerSection:
         stages, virtual, layers = self.pipeline_parallel, self.virtual_pipeline_parallel, self.pipeline_layers
         if virtual > 1 and stages == 1:
-            raise ValueError("virtual_pipeline_parallel needs pipeline_parallel of 2 or more")
+            raise ValueError(
+                "virtual_pipeline_parallel needs pipeline_parallel of 2 or more; set it to 1 or raise "
+                "pipeline_parallel"
+            )
         if layers is not None and len(layers) != stages * virtual:
             raise ValueError(
                 f"pipeline_layers has {len(layers)} entries, but pipeline_parallel {stages} x "
-                f"virtual_pipeline_parallel {virtual} = {stages * virtual} chunks"
+                f"virtual_pipeline_parallel {virtual} = {stages * virtual} chunks; give each "
+                "chunk its number of layers"
             )
         return self
 
@@ -172,6 +180,12 @@ class TrainerSection(Section):
     def _formats_fit(self) -> TrainerSection:
         if self.fp8 is not None and self.dtype != "bfloat16":
             raise ValueError(f"fp8 computes beside bfloat16, but dtype is {self.dtype}; set dtype to bfloat16")
+        fragile = {"moe_act", "layernorm"} & set(self.recompute.modules)
+        if fragile and self.recompute.granularity == "selective" and self.fp8 and self.fp8.recipe == "delayed":
+            raise ValueError(
+                f"fp8 delayed cannot recompute {' and '.join(sorted(fragile))}; use tensorwise or blockwise, or "
+                "leave them out of recompute.modules"
+            )
         for key, wanted in (("fp8", self.fp8 is not None), ("optimizer.offload", self.optimizer.offload > 0)):
             if wanted and self.device == "cpu":
                 raise ValueError(f"{key} needs GPUs, but device is cpu; set device to cuda or leave {key} out")

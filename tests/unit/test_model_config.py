@@ -19,7 +19,7 @@ from megatron_srpo.recipe.model_folder import (
     read_header,
 )
 from megatron_srpo.recipe.schema import EngineSection
-from megatron_srpo.recipe.trainer import TrainerSection
+from megatron_srpo.recipe.trainer import RecomputeSection, TrainerSection
 from tests.unit.folders import CONFIG, shapes, write_model, write_safetensors, write_tokenizer
 
 LLAMA3 = {
@@ -312,6 +312,36 @@ def test_layouts_with_experts_are_accepted(tmp_path: Path) -> None:
     check_parallel(model, TrainerSection(ranks=2, pipeline_parallel=2, pipeline_layers=(1, 1)))
     with pytest.raises(SrpoError, match=r"expert_parallel is 2, but .*config\.json has no experts"):
         check_parallel(read(tmp_path), TrainerSection(ranks=8, expert_parallel=2))
+
+
+def selective(*modules: str, **trainer: Any) -> TrainerSection:
+    return TrainerSection.model_validate(
+        {"recompute": {"granularity": "selective", "modules": modules}, "device": "cuda", **trainer}
+    )
+
+
+def test_what_is_recomputed_must_be_there(tmp_path: Path) -> None:
+    dense = read(tmp_path)
+    for module in ("core_attn", "mlp", "layernorm"):
+        check_parallel(dense, selective(module))
+    for module in ("moe", "moe_act"):
+        with pytest.raises(SrpoError, match=rf"modules names {module}, but .*config\.json has no experts; it can"):
+            check_parallel(dense, selective("mlp", module))
+    experts = read(tmp_path, **MOE)
+    check_parallel(experts, selective("core_attn", "layernorm", "moe", "moe_act"))
+    check_parallel(experts, selective("moe", device="cpu"))
+    with pytest.raises(SrpoError, match=r"names mlp, but .* has experts in all layers; it can name core_attn, la"):
+        check_parallel(experts, selective("mlp"))
+    with pytest.raises(SrpoError, match=r"names moe_act, which needs .* trainer\.device is cpu; name moe instead"):
+        check_parallel(experts, selective("moe_act", device="cpu"))
+
+
+def test_a_chunk_has_the_layers_that_are_recomputed(tmp_path: Path) -> None:
+    model = read(tmp_path, num_hidden_layers=4)
+    shape: dict[str, Any] = {"ranks": 2, "pipeline_parallel": 2, "pipeline_layers": (1, 3)}
+    check_parallel(model, TrainerSection(**shape, recompute=RecomputeSection(granularity="full", layers=3)))
+    with pytest.raises(SrpoError, match=r"recompute\.layers 4 is more than the 3 layers of the largest chunk"):
+        check_parallel(model, TrainerSection(**shape, recompute=RecomputeSection(granularity="full", layers=4)))
 
 
 def test_an_engine_splits_experts(tmp_path: Path) -> None:

@@ -120,6 +120,13 @@ def test_short_exponents_are_numbers_in_files_too(tmp_path: Path) -> None:
         ("trainer={optimizer: {offload: 0.5}, device: cpu}", "optimizer.offload needs GPUs"),
         ("trainer.overlap_parameter_gather=true", "overlap_parameter_gather needs overlap_gradient_reduce"),
         ("trainer={ranks: 3, context_parallel: 2}", "ranks 3 is not a multiple of tensor_parallel 1 x"),
+        ("trainer={ranks: 3, context_parallel: 2}", "= 2; set ranks to 2 or 4."),
+        ("trainer={ranks: 3, context_parallel: 4}", "= 4; set ranks to 4."),
+        ("trainer.sequence_parallel=true", "of 2 or more; set it to false or raise tensor_parallel."),
+        (
+            "trainer={fp8: {recipe: delayed}, recompute: {granularity: selective, modules: [mlp, layernorm]}}",
+            "fp8 delayed cannot recompute layernorm; use tensorwise or blockwise",
+        ),
         (
             "trainer={ranks: 4, context_parallel: 2, data_parallel: 1}",
             "x context_parallel 2 x data_parallel 1 = 2, but trainer.ranks is 4",
@@ -171,6 +178,11 @@ def test_a_bad_file_is_refused_with_its_line(tmp_path: Path, text: str, said: st
     message = refused(written(tmp_path, text))
     assert said in message
     assert "recipe.yaml" in message
+
+
+def test_an_ablation_is_no_recipe(tmp_path: Path) -> None:
+    file = written(tmp_path, "recipe: small.yaml\narms: {a: {}}\n")
+    assert refused(file) == f"{file}: this is an ablation, not a recipe; run it with srpo ablate {file}."
 
 
 def test_the_layer_that_holds_the_wrong_value_is_named(tmp_path: Path) -> None:
