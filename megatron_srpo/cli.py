@@ -144,7 +144,7 @@ def plan(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check a recipe and tell whether it fits, how long a step takes and what it starts, without starting it."""
+    """Tell whether a recipe fits, how long a step takes and what it starts; exit code 2 when it does not fit."""
     from megatron_srpo.plan.checks import check_what_is_there
     from megatron_srpo.plan.plan import Asked, make_plan
     from megatron_srpo.plan.report import print_plan
@@ -156,10 +156,12 @@ def plan(
     planned = make_plan(resolved, model, asked, tuple(map(str, not_checked)))
     if as_json:
         typer.echo(json.dumps(planned.as_json()))
-        return
-    print_plan(planned, _console(), layouts)
-    if show_recipe:
+    else:
+        print_plan(planned, _console(), layouts)
+    if show_recipe and not as_json:
         typer.echo(f"\n{resolved_yaml(resolved)}", nl=False)
+    if planned.problem is not None:
+        raise typer.Exit(EXIT_BAD_INPUT)
 
 
 @app.command()

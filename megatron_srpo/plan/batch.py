@@ -11,7 +11,10 @@ from megatron_srpo.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a step divides; token numbers are upper bounds."""
+    """How a step divides; token numbers are upper bounds.
+
+    max_tokens_drawn: of a step when a `dynamic` strategy draws as much as curriculum.dynamic.max_draws lets it.
+    """
 
     prompts_per_step: int
     samples_per_prompt: int
@@ -22,6 +25,7 @@ class BatchPlan:
     longest_sequence: int
     max_tokens_per_microbatch: int
     max_tokens_per_step: int
+    max_tokens_drawn: int
     steps: int
     updates: int
 
@@ -53,7 +57,8 @@ def batch_plan(recipe: Recipe) -> BatchPlan:
         samples_per_update_and_data_rank=samples / trainer.updates_per_step / recipe.data_parallel,
         longest_sequence=max(map(longest_sequence, stages)),
         max_tokens_per_microbatch=trainer.max_tokens_per_microbatch,
-        max_tokens_per_step=max(int(s.samples_per_step * draws) * longest_sequence(s) for s in stages),
+        max_tokens_per_step=max(at.samples_per_step * longest_sequence(at) for at in stages),
+        max_tokens_drawn=max(int(at.samples_per_step * draws) * longest_sequence(at) for at in stages),
         steps=recipe.steps,
         updates=recipe.steps * trainer.updates_per_step,
     )

@@ -68,7 +68,7 @@ PACKING_FILL = 0.9  # tokens of a microbatch over max_tokens_per_microbatch
 # Speed, as shares of the data sheet
 GEMM_SHARE = 0.65
 GEMM_FP8_SHARE = 0.5
-GEMM_EXPERTS_SHARE = 0.4
+GEMM_EXPERTS_SHARE = 0.4  # of the bf16 peak, also under fp8: experts' products are small
 ATTENTION_SHARE = 0.45  # of the bf16 peak, forward and backward
 MEMORY_SHARE = 0.7
 LINK_SHARE = 0.7  # of NVLink and network, by a collective's bytes
@@ -76,4 +76,5 @@ ELEMENTWISE_PASSES = 4.0  # times that a kept activation goes through memory, fo
 LOGITS_PASSES = 10.0  # the same of logits in float32
 HOST_GBPS = 20.0  # a GPU's share of the host's memory, for optimizer state that lives there
 OPTIMIZER_BYTES_MOVED = 30.0  # of a parameter: master, moments read and written, gradient read, weight written
+EXCHANGE_SECONDS = 0.1  # of a weight exchange at least: requests to the engines, names and shapes of all tensors
 DECODE_LAYER_SECONDS = 20e-6  # of a decoding step that reads nothing: launches, small all-reduces

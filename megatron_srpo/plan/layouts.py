@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.plan.batch import largest_stage, stage_recipes
-from megatron_srpo.plan.gpus import GIB, GPUS_PER_NODE, Gpu
+from megatron_srpo.plan.gpus import COMFORTABLE_SHARE, GIB, GPUS_PER_NODE, Gpu
 from megatron_srpo.plan.memory import Memory, rank_memory
 from megatron_srpo.plan.time import TrainingTime, training_time
 from megatron_srpo.plan.workload import Workload
@@ -51,11 +51,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Fitting:
-    """A layout that fits, by its fullest rank."""
+    """A layout that fits, by its fullest rank; `is_tight`: with less left than an estimate should have."""
 
     layout: Layout
     memory: Memory
     time: TrainingTime
+    is_tight: bool
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def rank_layouts(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Workloa
             excluded.append(tried)
             continue
         at, memory = tried
-        fitting.append(Fitting(layout, memory, training_time(largest_stage(at), model, gpu, workload)))
+        time = training_time(largest_stage(at), model, gpu, workload)
+        is_tight = memory.total > COMFORTABLE_SHARE * gpu.memory_bytes
+        fitting.append(Fitting(layout, memory, time, is_tight))
     fitting.sort(key=lambda one: (one.time.total, one.memory.total))
     excluded.sort(key=lambda one: (one.needs is None, one.needs or 0, one.reason))
     return Layouts(tuple(fitting), tuple(excluded), layout_of(recipe.trainer))
@@ -157,7 +160,7 @@ def fullest(recipe: Recipe, model: ModelConfig) -> Memory:
 
 def why_not(memory: Memory, gpu: Gpu) -> str:
     """Why a rank does not fit, with its largest part."""
-    name, size = max(memory.parts().items(), key=lambda part: part[1])
+    name, size = memory.largest
     return f"needs {memory.total / GIB:.1f} GiB of {gpu.memory_gib:g} GiB: {name} {size / GIB:.1f} GiB"
 
 

@@ -42,6 +42,11 @@ class Memory:
         """All parts."""
         return sum(self.parts().values())
 
+    @property
+    def largest(self) -> tuple[str, int]:
+        """The largest part: its name and bytes."""
+        return max(self.parts().items(), key=lambda part: part[1])
+
     def parts(self) -> dict[str, int]:
         """The parts by name."""
         return {part.name: getattr(self, part.name) for part in fields(self)}

@@ -11,7 +11,14 @@ from megatron_srpo.plan.batch import BatchPlan, StagePlan, batch_plan, largest_s
 from megatron_srpo.plan.gpus import COMFORTABLE_SHARE, GPUS, Gpu
 from megatron_srpo.plan.layouts import Layouts, rank_layouts, why_not
 from megatron_srpo.plan.measured import Measured, measure
-from megatron_srpo.plan.memory import EngineMemory, Memory, engine_memory, optimizer_bytes, rank_memory
+from megatron_srpo.plan.memory import (
+    EngineMemory,
+    Memory,
+    checkpoint_bytes,
+    engine_memory,
+    optimizer_bytes,
+    rank_memory,
+)
 from megatron_srpo.plan.parameters import count_parameters, rank_parameters
 from megatron_srpo.plan.rollout import RolloutTime, rollout_time
 from megatron_srpo.plan.time import TrainingTime, training_time
@@ -19,6 +26,13 @@ from megatron_srpo.plan.workload import Workload, expected_workload
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.preflight import ENGINE_RESERVE
 from megatron_srpo.recipe.schema import Recipe
+
+_SPLIT = "raise trainer.tensor_parallel, trainer.pipeline_parallel or trainer.ranks"
+# What makes the largest part of a rank's memory smaller.
+REMEDIES = {
+    "activations": "lower trainer.max_tokens_per_microbatch, or set trainer.recompute or trainer.context_parallel",
+    "logits": "lower trainer.logits_megabytes or trainer.max_tokens_per_microbatch",
+}
 
 
 @dataclass(frozen=True)
@@ -98,15 +112,41 @@ class Plan:
     @property
     def problem(self) -> str | None:
         """Why it does not fit; none: it does, or there are no GPUs to fit on."""
-        if self.gpu is not None and self.used > 1:
-            return f"a trainer rank {why_not(self.fullest.memory, self.gpu)}"
+        if self.gpu is None:
+            return None
+        if self.recipe.trainer.fp8 is not None and self.gpu.fp8_tflops is None:
+            return "trainer.fp8 needs a GPU that multiplies in 8 bits; set it to null, or take a newer GPU"
+        if self.used > 1:
+            remedy = REMEDIES.get(self.fullest.memory.largest[0], _SPLIT)
+            why = why_not(self.fullest.memory, self.gpu)
+            return f"a trainer rank {why}; {remedy}; --layouts 10 tries all layouts"
         room = self.batch.longest_sequence + ENGINE_RESERVE
-        if self.gpu is not None and self.engine is not None and self.engine.cache_tokens < room:
+        if self.engine is not None and self.engine.cache_tokens < room:
             return (
                 f"an engine's cache has room for {self.engine.cache_tokens} tokens, but a sample can have {room}; "
-                "raise engine.tensor_parallel"
+                "raise engine.mem_fraction_static or engine.tensor_parallel"
             )
         return None
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs ranks and engines take; 0 on CPUs."""
+        engine, ranks = self.recipe.engine, self.recipe.trainer.ranks
+        if self.gpu is None:
+            return 0
+        return ranks + (engine.count * engine.tensor_parallel if self.engine is not None else 0)
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Of a step, one part after the other; none where a part is not planned."""
+        if self.training is None or self.rollout is None:
+            return None
+        return self.training.total + self.rollout.sampling + self.rollout.exchange
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Of one checkpoint on disk."""
+        return checkpoint_bytes(self.recipe, self.parameters)
 
     def as_json(self) -> dict[str, Any]:
         """The plan as plain values; sizes in bytes, times in seconds, and all of both estimates."""
@@ -125,6 +165,9 @@ class Plan:
             "gpu": None if self.gpu is None else asdict(self.gpu),
             "fits": None if self.gpu is None else self.problem is None,
             "problem": self.problem,
+            "gpus": self.gpus,
+            "step_seconds": self.step_seconds,
+            "checkpoint_bytes": self.checkpoint_bytes,
             "engines": self._engines_json(),
             "trainer": [
                 asdict(rank) | {"memory": rank.memory.parts() | {"total": rank.memory.total}}
@@ -247,7 +290,12 @@ def _layouts_json(layouts: Layouts) -> dict[str, Any]:
     return {
         "own": asdict(layouts.own),
         "fitting": [
-            {"layout": asdict(one.layout), "memory": _memory_json(one.memory), "training": _with_total(one.time)}
+            {
+                "layout": asdict(one.layout),
+                "memory": _memory_json(one.memory),
+                "training": _with_total(one.time),
+                "is_tight": one.is_tight,
+            }
             for one in layouts.fitting
         ],
         "excluded": [asdict(one) for one in layouts.excluded],

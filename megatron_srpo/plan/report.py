@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from megatron_srpo.plan.gpus import GIB
+from megatron_srpo.plan.gpus import GIB, GPUS_PER_NODE
 from megatron_srpo.plan.layouts import Layouts
 from megatron_srpo.plan.measured import Measured
 from megatron_srpo.plan.plan import Plan
 from megatron_srpo.plan.time import TrainingTime
+
+SIZE = re.compile(r"(?<=_parallel )(\d+)")  # of a layout, in a reason
+UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1, "bytes"))
 
 
 def print_plan(plan: Plan, console: Console, layouts: int = 0) -> None:
@@ -29,11 +33,14 @@ def print_plan(plan: Plan, console: Console, layouts: int = 0) -> None:
     _step(plan, console)
     if plan.training is not None:
         _time(plan, plan.training, console)
+    _say(console, _run(plan))
     if plan.measured is not None:
         _measured(plan, plan.measured, console)
     _stages(plan, console)
     if plan.layouts is not None:
         _layouts(plan.layouts, layouts, console)
+    elif layouts:
+        _say(console, "\nLayouts are planned for GPUs only; name one with --gpu.")
 
 
 def _say(console: Console, text: str) -> None:
@@ -51,13 +58,21 @@ def _table(*columns: str, left: int = 1) -> Table:
 def _answer(plan: Plan) -> str:
     """Whether it fits, in one line."""
     trainer, engine = plan.recipe.trainer, plan.recipe.engine
-    engines = engine.count * engine.tensor_parallel
-    parts = f"trainer {trainer.ranks}, {_count(engine.count, 'engine')} {engines}"
+    served, engines = engine.count * engine.tensor_parallel, _count(engine.count, "engine")
     name = plan.recipe.name
     if plan.gpu is None:
-        return f"{name}: on CPUs, {parts} processes; neither their activations nor their times are planned"
-    gpus = trainer.ranks + (engines if plan.engine is not None else 0)
-    where = f"{gpus} x {plan.gpu.name} ({parts}{'' if plan.engine is not None else ', not planned for GPUs'})"
+        return (
+            f"{name}: on CPUs, {_count(trainer.ranks, 'process', 'processes')} train, {served} serve {engines}; "
+            "neither their activations nor their times are planned"
+        )
+    trained = _count(trainer.ranks, "GPU")
+    parts = f"{trained} train, " + (
+        f"{served} serve {engines}" if plan.engine else "engines are not planned for GPUs"
+    )
+    machines = -(-plan.gpus // GPUS_PER_NODE)
+    where = f"{plan.gpus} x {plan.gpu.name} ({parts})"
+    if machines > 1:
+        where += f" on {machines} machines of {GPUS_PER_NODE} GPUs (`srpo train` starts one machine today)"
     if plan.problem is not None:
         return f"{name}: does not fit on {where}: {plan.problem}"
     needs = plan.fullest.memory.total / GIB
@@ -95,6 +110,7 @@ def _memory(plan: Plan, console: Console) -> None:
 def _step(plan: Plan, console: Console) -> None:
     """Arithmetic of a step."""
     batch, trainer = plan.batch, plan.recipe.trainer
+    more = f", up to {batch.max_tokens_drawn:,} with max_draws" if _is_dynamic(plan) else ""
     virtual, experts = trainer.virtual_pipeline_parallel, trainer.expert_parallel
     sizes = [
         f"tp {trainer.tensor_parallel}" + (" with sequence parallelism" if trainer.sequence_parallel else ""),
@@ -113,7 +129,7 @@ def _step(plan: Plan, console: Console) -> None:
     _say(
         console,
         f"      a sample has at most {batch.longest_sequence:,} tokens, a microbatch "
-        f"{batch.max_tokens_per_microbatch:,}, a step {batch.max_tokens_per_step:,}",
+        f"{batch.max_tokens_per_microbatch:,}, a step {batch.max_tokens_per_step:,}{more}",
     )
 
 
@@ -137,16 +153,33 @@ def _time(plan: Plan, time: TrainingTime, console: Console) -> None:
         "train", _seconds(time.total), ", ".join(f"{name} {_seconds(s)}" for name, s in parts.items() if s)
     )
     if rollout is not None:
-        table.add_row("sample", _seconds(rollout.sampling), f"{rollout.running:.0f} samples an engine at one time")
+        once = ", each prompt drawn once" if _is_dynamic(plan) else ""
+        running = f"{rollout.running:.0f} samples an engine at one time{once}"
+        table.add_row("sample", _seconds(rollout.sampling), running)
         table.add_row("exchange", _seconds(rollout.exchange), "")
-        whole = time.total + rollout.sampling + rollout.exchange
-        table.add_row("whole", _seconds(whole), "one after the other")
+        table.add_row("whole", _seconds(plan.step_seconds or 0.0), "one after the other")
     console.print(table)
     _say(
         console,
         f"training: {time.model_flops:.3g} operations, {work.tokens:.3g} tokens, "
         f"{time.tokens_per_second_and_gpu:,.0f} tokens a second and GPU, MFU {time.mfu:.0%}",
     )
+
+
+def _run(plan: Plan) -> str:
+    """What all steps take, as far as it is planned, and what a checkpoint does."""
+    checkpoint = f"a checkpoint is {_bytes(plan.checkpoint_bytes)}"
+    if plan.step_seconds is None:
+        return checkpoint
+    seconds = plan.recipe.steps * plan.step_seconds
+    return (
+        f"{_count(plan.recipe.steps, 'step')}: {_duration(seconds)}, {plan.gpus * seconds / 3600:,.0f} GPU-hours "
+        f"(without evaluation and checkpoints); {checkpoint}"
+    )
+
+
+def _is_dynamic(plan: Plan) -> bool:
+    return plan.recipe.curriculum.strategy == "dynamic"
 
 
 def _measured(plan: Plan, measured: Measured, console: Console) -> None:
@@ -201,7 +234,7 @@ def _layouts(layouts: Layouts, limit: int, console: Console) -> None:
         own = one.layout == layouts.own
         if number < limit or own:
             table.add_row(
-                f"{one.layout}{' (the recipe)' if own else ''}",
+                f"{one.layout}{' (the recipe)' if own else ''}{', tight' if one.is_tight else ''}",
                 _gib(one.memory.total),
                 _gib(one.memory.activations),
                 f"{one.time.total:.4g}",
@@ -214,8 +247,24 @@ def _layouts(layouts: Layouts, limit: int, console: Console) -> None:
         _say(console, f"  {other.layout}: {other.reason}")
     impossible = Counter(other.reason for other in layouts.excluded if other.needs is None)
     _say(console, f"Layouts that cannot be: {impossible.total()}")
-    for reason, count in impossible.most_common(limit):
-        _say(console, f"  {count}: {reason}")
+    for reason in _merged(impossible)[:limit]:
+        _say(console, f"  {reason}")
+
+
+def _merged(reasons: Counter[str]) -> list[str]:
+    """The reasons with how often each is one, most often first; those that differ in one size are one reason."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    counts = Counter[tuple[str, ...]]()
+    for reason, count in reasons.items():
+        around = SIZE.split(reason)
+        # With two sizes or more it would not be seen which belong together.
+        key: tuple[str, ...] = (around[0], around[2]) if len(around) == 3 else (reason,)
+        alike.setdefault(key, []).append(around[1] if len(around) == 3 else "")
+        counts[key] += count
+    lines = []
+    for key, count in counts.most_common():
+        lines.append(f"{count}: {', '.join(alike[key]).join(key) if len(key) == 2 else key[0]}")
+    return lines
 
 
 def _gib(count: float) -> str:
@@ -229,8 +278,20 @@ def _seconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}" if number == 1 else f"{number} {name}s"
+def _bytes(count: float) -> str:
+    """Bytes on a disk: three digits."""
+    unit, name = next((size, name) for size, name in UNITS if count >= size or size == 1)
+    return f"{_seconds(count / unit)} {name}"
+
+
+def _duration(seconds: float) -> str:
+    """Days, hours or minutes."""
+    unit, name = (86400, "days") if seconds >= 86400 else (3600, "hours") if seconds >= 3600 else (60, "minutes")
+    return f"{seconds / unit:,.1f} {name}"
+
+
+def _count(number: int, name: str, plural: str = "") -> str:
+    return f"{number:,} {name}" if number == 1 else f"{number:,} {plural or f'{name}s'}"
 
 
 def _numbers(values: Sequence[int]) -> str:

@@ -45,7 +45,8 @@ def rollout_time(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Workloa
         seconds += (length - done) * decode_seconds(recipe, model, gpu, left, workload.prompt + length)
         done = length
     weights = count_parameters(model) * engine_width(recipe) / recipe.trainer.pipeline_parallel
-    return RolloutTime(seconds, running, weights / link_speed(gpu, recipe.trainer.ranks + engine.count))
+    span = recipe.trainer.ranks + engine.count * engine.tensor_parallel
+    return RolloutTime(seconds, running, max(gpus.EXCHANGE_SECONDS, weights / link_speed(gpu, span)))
 
 
 def decode_seconds(recipe: Recipe, model: ModelConfig, gpu: Gpu, running: float, context: float) -> float:

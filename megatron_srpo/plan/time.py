@@ -40,10 +40,6 @@ class Pass:
     def __add__(self, other: Pass) -> Pass:
         return Pass(self.compute + other.compute, self.communication + other.communication)
 
-    def times(self, factor: float) -> Pass:
-        """The same `factor` times."""
-        return Pass(self.compute * factor, self.communication * factor)
-
 
 @dataclass(frozen=True)
 class Microbatch:

@@ -142,7 +142,7 @@ def test_plan_prints_json_or_tables_and_starts_nothing(
     assert run(monkeypatch, "plan", recipe, "seed=5", "--json") == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["seed"] == 5
     assert run(monkeypatch, "plan", recipe) == 0
-    assert "small: on CPUs, trainer 4" in capsys.readouterr().out
+    assert "small: on CPUs, 4 processes train" in capsys.readouterr().out
     assert started == []
 
 

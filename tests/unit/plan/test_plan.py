@@ -196,7 +196,7 @@ def test_both_forms_of_the_plan_count_every_process(tmp_path: Path) -> None:
     assert len(shown["engines"]) == 2
     assert shown["recipe"]["engine"]["count"] == 2
     assert (shown["gpu"], shown["fits"], shown["training"]) == (None, None, None)
-    assert "small: on CPUs, trainer 4, 2 engines 2 processes" in printed(plan)
+    assert "small: on CPUs, 4 processes train, 2 serve 2 engines;" in printed(plan)
 
 
 def test_context_parallel_ranks_come_between_tensor_and_data(tmp_path: Path) -> None:

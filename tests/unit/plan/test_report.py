@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -56,18 +57,92 @@ def test_the_answer_comes_first(
 def test_what_does_not_fit_is_said_first_with_the_part(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert plan(monkeypatch, RECIPE, MODEL, "trainer.tensor_parallel=1", "trainer.sequence_parallel=false") == 0
+    assert plan(monkeypatch, RECIPE, MODEL, "trainer.tensor_parallel=1", "trainer.sequence_parallel=false") == 2
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("srpo_qwen2.5_7b: does not fit on 8 x H100 SXM 80 GB")
     assert "a trainer rank needs 1" in first and "of 79 GiB: activations" in first
+    assert first.endswith("recompute or trainer.context_parallel; --layouts 10 tries all layouts")
+    small = ("trainer.max_tokens_per_microbatch=9300", "trainer.ranks=1", "trainer.recompute.granularity=full")
+    split = ("trainer.tensor_parallel=1", "trainer.sequence_parallel=false")
+    assert plan(monkeypatch, RECIPE, MODEL, *split, *small, "--json") == 2
+    problem = json.loads(capsys.readouterr().out)["problem"]
+    assert "GiB: optimizer" in problem and "; raise trainer.tensor_parallel" in problem
 
 
 def test_an_engine_too_small_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan(monkeypatch, RECIPE, MODEL, "engine.mem_fraction_static=0.181", "--json") == 0
+    assert plan(monkeypatch, RECIPE, MODEL, "engine.mem_fraction_static=0.181", "--json") == 2
     shown = json.loads(capsys.readouterr().out)
     assert not shown["fits"]
     assert shown["problem"].startswith("an engine's cache has room for")
-    assert shown["problem"].endswith("a sample can have 9218; raise engine.tensor_parallel")
+    assert shown["problem"].endswith(
+        "a sample can have 9218; raise engine.mem_fraction_static or engine.tensor_parallel"
+    )
+
+
+def test_8_bits_need_a_gpu_that_has_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan(monkeypatch, RECIPE, MODEL, "trainer.fp8={}") == 0
+    assert " fits on " in capsys.readouterr().out
+    assert plan(monkeypatch, RECIPE, MODEL, "trainer.fp8={}", "--gpu", "a100") == 2
+    assert "trainer.fp8 needs a GPU that multiplies in 8 bits" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_more_than_a_machine_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(monkeypatch, RECIPE, MODEL, "trainer.ranks=8", "engine.count=9") == 0
+    assert capsys.readouterr().out.startswith(
+        "srpo_qwen2.5_7b: fits on 17 x H100 SXM 80 GB (8 GPUs train, 9 serve 9 engines) on 3 machines of 8 GPUs "
+        "(`srpo train` starts one machine today); the fullest"
+    )
+    assert plan(monkeypatch, RECIPE, MODEL) == 0
+    assert "machine" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_dynamic_strategy_may_draw_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dynamic = ("curriculum.strategy=dynamic", "curriculum.dynamic.max_draws=3")
+    assert plan(monkeypatch, RECIPE, MODEL, *dynamic) == 0
+    out = capsys.readouterr().out
+    assert "a step 18,874,368, up to 56,623,104 with max_draws" in out
+    assert "samples an engine at one time, each prompt drawn once" in out
+    assert plan(monkeypatch, RECIPE, MODEL) == 0
+    out = capsys.readouterr().out
+    assert "max_draws" not in out and "drawn once" not in out
+
+
+def test_what_all_steps_take(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(monkeypatch, RECIPE, MODEL, "steps=60", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["checkpoint_bytes"] == 14 * 7_615_616_512
+    hours = 60 * shown["step_seconds"] / 3600
+    assert plan(monkeypatch, RECIPE, MODEL, "steps=60") == 0
+    assert (
+        f"60 steps: {hours:.1f} hours, {8 * hours:.0f} GPU-hours (without evaluation and checkpoints); "
+        "a checkpoint is 107 GB\n"
+    ) in capsys.readouterr().out
+
+
+def test_layouts_are_for_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(tmp_path)
+    assert plan(monkeypatch, recipe, "--layouts", "3") == 0
+    assert capsys.readouterr().out.endswith("\nLayouts are planned for GPUs only; name one with --gpu.\n")
+
+
+def test_tight_layouts_are_marked_and_reasons_merged(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ranks = ("trainer.ranks=8", "--layouts", "50")
+    assert plan(monkeypatch, RECIPE, MODEL, *ranks) == 0
+    out = capsys.readouterr().out
+    assert "  4: tensor_parallel 3, 5, 6, 7 does not divide the 8 ranks\n" in out
+    start, end = out.index("Layouts that fit"), out.index("Layouts that do not fit")
+    rows = [(line, re.search(r"  +(\d+\.\d)  ", line)) for line in out[start:end].splitlines()]
+    sizes = [(", tight " in line, float(found[1])) for line, found in rows if found]
+    assert {tight for tight, _ in sizes} == {True, False}
+    assert all(tight == (size > 0.9 * 79) for tight, size in sizes)
 
 
 def test_the_gpu_is_chosen(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

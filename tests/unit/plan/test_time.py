@@ -137,6 +137,17 @@ def test_decoding_reads_weights_once_for_all_samples() -> None:
     assert math.isclose(many - idle, (weights + cache) / (H100.memory_gbps * 1e9 * gpus.MEMORY_SHARE))
 
 
+def test_a_weight_exchange_spans_all_gpus_of_the_engines_and_takes_a_moment() -> None:
+    at, model = recipe(ranks=4), published("qwen2.5-32b")
+
+    def seconds(count: int, size: int) -> float:
+        engine = at.engine.model_copy(update={"count": count, "tensor_parallel": size})
+        return rollout_time(at.model_copy(update={"engine": engine}), model, H100, LENGTHS).exchange
+
+    assert math.isclose(seconds(2, 4) / seconds(1, 4), H100.nvlink_gbps / H100.network_gbps)
+    assert seconds(1, 4) > gpus.EXCHANGE_SECONDS == rollout_time(at, TINY, H100, LENGTHS).exchange
+
+
 def test_sampling_takes_as_long_as_its_longest_and_shorter_on_more_engines() -> None:
     at = recipe()
     one = rollout_time(at, TINY, H100, LENGTHS)
