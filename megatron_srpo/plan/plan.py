@@ -234,7 +234,7 @@ def make_plan(
         training=None if gpu is None else training_time(at, model, gpu, workload),
         rollout=None if gpu is None or engine is None else rollout_time(at, model, gpu, workload),
         layouts=rank_layouts(recipe, model, gpu, workload) if gpu is not None and asked.layouts else None,
-        measured=None if asked.measured is None else measure(asked.measured, model, gpu, workload),
+        measured=None if asked.measured is None else measure(asked.measured, recipe, model, gpu, workload),
         not_checked=tuple(not_checked),
     )
 

@@ -186,10 +186,14 @@ def _measured(plan: Plan, measured: Measured, console: Console) -> None:
     """What a run measured beside what is expected."""
     for what in measured.missing:
         _say(console, f"measured: {what}")
+    if measured.differs:
+        _say(console, f"measured: the run is not of this plan, it has {', '.join(measured.differs)}")
     if not measured.steps:
         return
     time, rollout = plan.training, plan.rollout
     mean = plan.workload.response_tokens / plan.workload.samples
+    memory = plan.fullest.memory
+    tensors = (memory.total - memory.overhead) / GIB if plan.gpu is not None else None  # torch counts these alone
     rows = [
         ("seconds train", time and time.total, measured.seconds_train, "{:.4g}"),
         ("seconds sample", rollout and rollout.sampling, measured.seconds_rollout, "{:.4g}"),
@@ -201,6 +205,7 @@ def _measured(plan: Plan, measured: Measured, console: Console) -> None:
             "{:,.0f}",
         ),
         ("MFU", time and time.mfu, measured.mfu, "{:.1%}"),
+        ("GiB of tensors, fullest rank", tensors, measured.peak_memory_gib, "{:.1f}"),
     ]
     _say(console, f"\nMeasured, medians of {_count(measured.steps, 'step')}")
     table = _table("", "expected", "measured")

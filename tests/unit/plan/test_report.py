@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -260,10 +261,12 @@ def test_bad_input_ends_in_one_sentence(
     assert said in err
 
 
-def measured(folder: Path, *rows: dict[str, object], device: str = "cuda") -> Path:
+def measured(folder: Path, *rows: dict[str, object], device: str = "cuda", changes: Sequence[str] = ()) -> Path:
     run = folder / "run"
     run.mkdir(exist_ok=True)
-    (run / "recipe.yaml").write_text(resolved_yaml(load_recipe(RECIPE, [f"trainer.device={device}"])))
+    (run / "recipe.yaml").write_text(
+        resolved_yaml(load_recipe(RECIPE, [MODEL, f"trainer.device={device}", *changes]))
+    )
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return run
 
@@ -285,6 +288,59 @@ def test_a_run_is_compared_without_its_first_step(
     text = capsys.readouterr().out
     assert "Measured, medians of 3 steps" in text
     assert "5,000" in text
+
+
+STEP: dict[str, object] = {"tokens": 4e6, "response_tokens": 3e6, "seconds_train": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "device", "mfu", "missing"),
+    [
+        ({"mfu": 0.25, "peak_memory_gib": 50.0}, "auto", 0.25, ()),
+        ({"mfu": 0.25}, "auto", 0.25, ()),
+        ({}, "auto", None, ("the run does not tell whether it was on GPUs, so there is no MFU",)),
+        ({"peak_memory_gib": 50.0}, "auto", "estimated", ()),
+        ({}, "cuda", "estimated", ()),
+        ({}, "cpu", None, ("the run was on CPUs, so there is no MFU",)),
+    ],
+)
+def test_mfu_is_the_runs_own_or_that_of_a_gpu_that_it_had(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    metrics: dict[str, object],
+    device: str,
+    mfu: float | str | None,
+    missing: tuple[str, ...],
+) -> None:
+    run = measured(tmp_path, *[STEP | metrics] * 2, device=device)
+    assert plan(monkeypatch, RECIPE, MODEL, "--measured", run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)["measured"]
+    assert tuple(found["missing"]) == missing
+    assert (found["mfu"] == mfu) if mfu != "estimated" else (0.1 < found["mfu"] < 1 and found["mfu"] != 0.25)
+    assert found["peak_memory_gib"] == metrics.get("peak_memory_gib")
+
+
+def test_peak_memory_is_beside_the_fullest_rank_and_another_run_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = STEP | {"peak_memory_gib": 51.26}
+    assert plan(monkeypatch, RECIPE, MODEL, "--measured", measured(tmp_path, step)) == 0
+    out = capsys.readouterr().out
+    assert re.search(r" GiB of tensors, fullest rank +51\.2 +51\.3 ", out)
+    assert "not of this plan" not in out
+    other = (
+        f"model.path={CONFIGS / 'qwen2.5-1.5b'}",
+        "trainer.tensor_parallel=2",
+        "trainer.ranks=2",
+        "rollout.prompts_per_step=64",
+    )
+    run = measured(tmp_path, step, changes=other)
+    assert plan(monkeypatch, RECIPE, MODEL, "--measured", run) == 0
+    assert (
+        "measured: the run is not of this plan, it has a model of 1,543,714,304 parameters in 28 layers, "
+        "2 ranks with tp 2 sp, pp 1, recompute none, 1,024 samples a step\n"
+    ) in capsys.readouterr().out
 
 
 def test_metrics_without_the_keys_and_runs_on_cpus_are_said(
