@@ -7,6 +7,7 @@ import pytest
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.recipe.schema import EngineSection
 from megatron_srpo.recipe.trainer import TrainerSection
+from megatron_srpo.rollout import engine_command
 from megatron_srpo.rollout.engine_command import gpus_of_engines
 
 
@@ -45,6 +46,7 @@ def test_gpus_may_have_uuids(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_shows_no_gpu_is_one_sentence(monkeypatch: pytest.MonkeyPatch, shown: str, said: str) -> None:
+    monkeypatch.setattr(engine_command, "_count_gpus", lambda: 4)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     with pytest.raises(SrpoError, match=said):
         gpus_of_engines(engines(), TrainerSection(device="cuda"))
