@@ -29,7 +29,7 @@ from megatron_srpo.doctor.facts import (
 )
 from megatron_srpo.doctor.packages import OF_INTEREST, PACKAGE, TRANSFORMER_ENGINE, requirements_of
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.plan.checks import check_what_is_there
+from megatron_srpo.plan.checks import check_what_is_there, missing_data
 from megatron_srpo.recipe.reward import SandboxSection
 from megatron_srpo.recipe.schema import EngineSection, Recipe
 from megatron_srpo.rewards.sandbox.choice import describe_sandbox
@@ -158,7 +158,7 @@ def look_at_files(recipe: Recipe) -> FileFacts:
     try:
         model, missing = check_what_is_there(recipe)
     except SrpoError as error:
-        return FileFacts(None, str(error), (), disk, free)
+        return FileFacts(None, str(error), tuple(missing_data(recipe)), disk, free)
     return FileFacts(model, "", tuple(missing), disk, free)
 
 

@@ -56,17 +56,19 @@ def check_what_is_there(recipe: Recipe) -> tuple[ModelConfig, list[Missing]]:
     else:
         check_engine_python(recipe)
     encoder = PromptEncoder.from_recipe(recipe) if tokenizer.is_file() else None
-    absent = []
     for source in all_sources(recipe):
         if not source.path.exists():
-            absent.append(str(source.path))
             continue
         check_source(source)
         if encoder is not None:
             check_prompts(recipe, source, encoder)
-    if absent:
-        missing.append(Missing("data", f"no {', '.join(absent)}"))
-    return model, missing
+    return model, [*missing, *missing_data(recipe)]
+
+
+def missing_data(recipe: Recipe) -> list[Missing]:
+    """The sources that are not there, all in one; none where all are."""
+    absent = [str(source.path) for source in all_sources(recipe) if not source.path.exists()]
+    return [Missing("data", f"no {', '.join(absent)}")] if absent else []
 
 
 def _has_weights(model: ModelConfig) -> bool:

@@ -46,6 +46,8 @@ def test_what_is_wrong_is_the_plans_sentence(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "model")
     (finding,) = found(file).values()
     assert finding.status == "error" and "there is no such folder" in finding.found
+    (tmp_path / "train.parquet").unlink()
+    assert set(found(file)) == {"files", "data"}
 
 
 def machine_with(memory: int) -> MachineFacts:
