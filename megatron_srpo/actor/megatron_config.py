@@ -89,7 +89,13 @@ def _build(**arguments: Any) -> TransformerConfig:
 
 def _check_platform(trainer: TrainerSection, platform: Platform) -> None:
     """With `device: auto` it shows only here that there is no GPU."""
-    wanted = {"trainer.fp8": trainer.fp8 is not None, "trainer.optimizer.offload": trainer.optimizer.offload > 0}
+    recompute = trainer.recompute
+    wanted = {
+        "trainer.fp8": trainer.fp8 is not None,
+        # Megatron asks Transformer Engine how to do it.
+        "layernorm in trainer.recompute.modules": recompute.granularity == "selective"
+        and "layernorm" in recompute.modules,
+    }
     for key, value in wanted.items():
         if value and not platform.is_cuda:
             raise SrpoError(

@@ -29,9 +29,6 @@ def build_optimizer(trainer: TrainerSection, chunks: Sequence[DistributedDataPar
         use_distributed_optimizer=True,
         overlap_param_gather=trainer.overlap_parameter_gather,
         fp8_recipe=trainer.fp8.recipe if trainer.fp8 is not None else None,
-        optimizer_cpu_offload=section.offload > 0,
-        optimizer_offload_fraction=section.offload,
-        overlap_cpu_optimizer_d2h_h2d=section.offload > 0,
     )
     return get_megatron_optimizer(config, list(chunks))
 

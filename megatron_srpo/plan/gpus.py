@@ -74,7 +74,6 @@ MEMORY_SHARE = 0.7
 LINK_SHARE = 0.7  # of NVLink and network, by a collective's bytes
 ELEMENTWISE_PASSES = 4.0  # times that a kept activation goes through memory, forward and backward
 LOGITS_PASSES = 10.0  # the same of logits in float32
-HOST_GBPS = 20.0  # a GPU's share of the host's memory, for optimizer state that lives there
 OPTIMIZER_BYTES_MOVED = 30.0  # of a parameter: master, moments read and written, gradient read, weight written
 EXCHANGE_SECONDS = 0.1  # of a weight exchange at least: requests to the engines, names and shapes of all tensors
 DECODE_LAYER_SECONDS = 20e-6  # of a decoding step that reads nothing: launches, small all-reduces

@@ -57,8 +57,8 @@ def weight_bytes(trainer: TrainerSection, parameters: RankParameters) -> int:
     return parameters.total * WIDTH[trainer.dtype] + parameters.in_8_bits * FP8_COPIES_BYTES
 
 
-def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> tuple[int, int]:
-    """Master weights and moments: bytes of a rank's share on its GPU and in the host's memory.
+def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> int:
+    """Master weights and moments: bytes of a rank's share.
 
     They are split over the ranks that hold the same parameters: the data x context ranks, and for experts the
     stage's ranks over `expert_parallel`.
@@ -67,9 +67,7 @@ def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> tuple[int, in
     copies = recipe.data_parallel * trainer.context_parallel
     of_experts = trainer.tensor_parallel * copies // trainer.expert_parallel
     share = parameters.dense / copies + parameters.experts / of_experts
-    state = share * (ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0))
-    host = state * trainer.optimizer.offload
-    return int(state - host), int(host)
+    return int(share * (ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0)))
 
 
 def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
@@ -96,7 +94,6 @@ def rank_memory(recipe: Recipe, model: ModelConfig, stage: int, on_gpu: bool) ->
     """
     trainer = recipe.trainer
     parameters = rank_parameters(model, trainer, stage)
-    kept, _ = optimizer_bytes(recipe, parameters)
     tokens, microbatches = tokens_and_microbatches(recipe)
     activations = stage_activations(model, trainer, stage, tokens, microbatches) if on_gpu else 0
     last = on_gpu and stage == trainer.pipeline_parallel - 1
@@ -104,7 +101,7 @@ def rank_memory(recipe: Recipe, model: ModelConfig, stage: int, on_gpu: bool) ->
         weights=weight_bytes(trainer, parameters),
         reference=_reference_bytes(recipe, parameters),
         gradients=parameters.total * GRADIENT_BYTES,
-        optimizer=kept,
+        optimizer=optimizer_bytes(recipe, parameters),
         activations=int(activations),
         logits=_logits_bytes(model, trainer, tokens) if last else 0,
         overhead=int(OVERHEAD_GIB * GIB) if on_gpu else 0,

@@ -16,7 +16,6 @@ from megatron_srpo.plan.memory import (
     Memory,
     checkpoint_bytes,
     engine_memory,
-    optimizer_bytes,
     rank_memory,
 )
 from megatron_srpo.plan.parameters import count_parameters, rank_parameters
@@ -51,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """One trainer process: its place, what it holds, and the bytes of its optimizer in the host's memory."""
+    """One trainer process: its place and what it holds."""
 
     rank: int
     tensor: int
@@ -61,7 +60,6 @@ class RankPlan:
     expert: int
     parameters: int
     memory: Memory
-    host_bytes: int
 
 
 @dataclass(frozen=True)
@@ -260,7 +258,6 @@ def _ranks(recipe: Recipe, model: ModelConfig, on_gpu: bool) -> tuple[RankPlan, 
     for stage in range(trainer.pipeline_parallel):
         parameters = rank_parameters(model, trainer, stage)
         memory = rank_memory(recipe, model, stage, on_gpu)
-        _, host = optimizer_bytes(recipe, parameters)
         plans += [
             RankPlan(
                 rank=stage * of_stage + place,
@@ -271,7 +268,6 @@ def _ranks(recipe: Recipe, model: ModelConfig, on_gpu: bool) -> tuple[RankPlan, 
                 expert=place % trainer.expert_parallel,
                 parameters=parameters.total,
                 memory=memory,
-                host_bytes=host,
             )
             for place in range(of_stage)
         ]

@@ -95,9 +95,6 @@ def _memory(plan: Plan, console: Console) -> None:
     for row, count in rows.items():
         table.add_row(_numbers(stages[row]), str(count), *row)
     console.print(table)
-    host = plan.fullest.host_bytes
-    if host:
-        _say(console, f"and {_gib(host)} GiB of the optimizer's state a rank in the host's memory")
     if plan.engine is not None and plan.gpu is not None:
         _say(
             console,

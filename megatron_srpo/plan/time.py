@@ -278,7 +278,5 @@ def _update(recipe: Recipe, model: ModelConfig, gpu: Gpu, slowest: Microbatch) -
         if trainer.overlap_parameter_gather:
             gather = max(0.0, gather - slowest.forward.total)
         share = gpus.OPTIMIZER_BYTES_MOVED * (parameters.dense / copies + parameters.experts / of_experts)
-        offload = trainer.optimizer.offload
-        step = share * max((1 - offload) / memory_speed(gpu), offload / (gpus.HOST_GBPS * GIGA))
-        longest = max(longest, (scatter + gather, step))
+        longest = max(longest, (scatter + gather, share / memory_speed(gpu)))
     return longest

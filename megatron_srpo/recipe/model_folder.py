@@ -267,6 +267,11 @@ def _check_experts(model: ModelConfig, trainer: TrainerSection) -> None:
     if moe is None:
         if size > 1:
             raise SrpoError(f"trainer.expert_parallel is {size}, but {model.file} has no experts; set it to 1.")
+        if trainer.experts.balancing != "none":
+            raise SrpoError(
+                f"trainer.experts.balancing is {trainer.experts.balancing}, but {model.file} has no experts; set "
+                "it to none."
+            )
         return
     if moe.experts % size:
         raise SrpoError(

@@ -28,7 +28,6 @@ class OptimizerSection(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     decay_updates: PositiveInt | None = Field(None, description="length of linear and cosine schedules")
     min_learning_rate: NonNegativeFloat = 0.0
-    offload: Fraction = Field(0.0, description="share of the optimizer's state that lives in the host's memory")
 
     @model_validator(mode="after")
     def _decay_has_length(self) -> OptimizerSection:
@@ -186,9 +185,8 @@ class TrainerSection(Section):
                 f"fp8 delayed cannot recompute {' and '.join(sorted(fragile))}; use tensorwise or blockwise, or "
                 "leave them out of recompute.modules"
             )
-        for key, wanted in (("fp8", self.fp8 is not None), ("optimizer.offload", self.optimizer.offload > 0)):
-            if wanted and self.device == "cpu":
-                raise ValueError(f"{key} needs GPUs, but device is cpu; set device to cuda or leave {key} out")
+        if self.fp8 is not None and self.device == "cpu":
+            raise ValueError("fp8 needs GPUs, but device is cpu; set device to cuda or leave fp8 out")
         if self.overlap_parameter_gather and not self.overlap_gradient_reduce:
             raise ValueError("overlap_parameter_gather needs overlap_gradient_reduce; set it to true too")
         return self

@@ -30,18 +30,19 @@ def config_of(model: ModelConfig, **trainer: Any) -> TransformerConfig:
     return transformer_config(model, TrainerSection.model_validate(trainer), CPU)
 
 
-@pytest.mark.parametrize("key", ["fp8", "optimizer.offload"])
+@pytest.mark.parametrize("key", ["trainer.fp8", "layernorm in trainer.recompute.modules"])
 def test_what_only_gpus_have_is_refused_on_a_cpu(dense: ModelConfig, key: str) -> None:
-    trainer = {"fp8": {}} if key == "fp8" else {"optimizer": {"offload": 0.5}}
-    with pytest.raises(SrpoError, match=rf"trainer\.{key} needs GPUs, but trainer.device auto is the CPU here"):
+    layernorm = {"recompute": {"granularity": "selective", "modules": ("layernorm",)}}
+    trainer = {"fp8": {}} if key == "trainer.fp8" else layernorm
+    with pytest.raises(SrpoError, match=rf"{key} needs GPUs, but trainer.device auto is the CPU here"):
         config_of(dense, **trainer)
 
 
 def test_recomputation(dense: ModelConfig) -> None:
     plain = config_of(dense)
     assert plain.recompute_granularity is None
-    some = config_of(dense, recompute={"granularity": "selective", "modules": ("mlp", "layernorm")})
-    assert (some.recompute_granularity, some.recompute_modules) == ("selective", ["mlp", "layernorm"])
+    some = config_of(dense, recompute={"granularity": "selective", "modules": ("mlp", "core_attn")})
+    assert (some.recompute_granularity, some.recompute_modules) == ("selective", ["mlp", "core_attn"])
     every = config_of(dense, recompute={"granularity": "full"})
     assert (every.recompute_granularity, every.recompute_method, every.recompute_num_layers) == (
         "full",

@@ -19,7 +19,7 @@ from megatron_srpo.recipe.model_folder import (
     read_header,
 )
 from megatron_srpo.recipe.schema import EngineSection
-from megatron_srpo.recipe.trainer import RecomputeSection, TrainerSection
+from megatron_srpo.recipe.trainer import ExpertsSection, RecomputeSection, TrainerSection
 from tests.unit.folders import CONFIG, shapes, write_model, write_safetensors, write_tokenizer
 
 LLAMA3 = {
@@ -312,6 +312,8 @@ def test_layouts_with_experts_are_accepted(tmp_path: Path) -> None:
     check_parallel(model, TrainerSection(ranks=2, pipeline_parallel=2, pipeline_layers=(1, 1)))
     with pytest.raises(SrpoError, match=r"expert_parallel is 2, but .*config\.json has no experts"):
         check_parallel(read(tmp_path), TrainerSection(ranks=8, expert_parallel=2))
+    with pytest.raises(SrpoError, match=r"experts.balancing is aux_loss, but .*config\.json has no experts"):
+        check_parallel(read(tmp_path), TrainerSection(experts=ExpertsSection(balancing="aux_loss")))
 
 
 def selective(*modules: str, **trainer: Any) -> TrainerSection:

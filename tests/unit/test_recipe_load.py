@@ -117,7 +117,6 @@ def test_short_exponents_are_numbers_in_files_too(tmp_path: Path) -> None:
         ),
         ("trainer={fp8: {}, dtype: float32}", "fp8 computes beside bfloat16, but dtype is float32"),
         ("trainer={fp8: {}, device: cpu}", "fp8 needs GPUs, but device is cpu"),
-        ("trainer={optimizer: {offload: 0.5}, device: cpu}", "optimizer.offload needs GPUs"),
         ("trainer.overlap_parameter_gather=true", "overlap_parameter_gather needs overlap_gradient_reduce"),
         ("trainer={ranks: 3, context_parallel: 2}", "ranks 3 is not a multiple of tensor_parallel 1 x"),
         ("trainer={ranks: 3, context_parallel: 2}", "= 2; set ranks to 2 or 4."),

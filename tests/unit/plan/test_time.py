@@ -114,10 +114,6 @@ def test_8_bits_are_faster_where_the_gpu_has_them() -> None:
     assert time_of(fp8={}).compute < time_of().compute
 
 
-def test_offloaded_state_makes_updates_slow() -> None:
-    assert time_of(optimizer={"offload": 1.0}).optimizer > 10 * time_of().optimizer
-
-
 def test_experts_far_apart_take_longer() -> None:
     shape = {"ranks": 16, "tensor_parallel": 2, "sequence_parallel": True, "updates_per_step": 1}
     near, far = (
