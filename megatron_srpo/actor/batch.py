@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,10 +146,11 @@ def build_microbatch(
     for start, sample in zip(starts, samples, strict=True):
         tokens[start : start + len(sample.tokens)] = sample.tokens
     positions = np.concatenate([np.arange(length) for length in lengths])
-    sources = _joined(
+    responses = (
         np.arange(start + len(s.tokens) - s.response_length, start + len(s.tokens)) - 1
         for start, s in zip(starts, samples, strict=True)
-    ).astype(np.int64)
+    )
+    sources = np.concatenate([*responses, np.zeros(0, np.int64)])
     mine = packing.mine(lengths)
     place = np.full(len(tokens), -1)
     place[mine] = np.arange(len(mine))
@@ -175,12 +176,8 @@ def _of_responses(
     samples: Sequence[TrainingSample], value: Callable[[TrainingSample], Any]
 ) -> NDArray[np.float32]:
     """A value of each sample for every token of its response, [responses]."""
-    return _joined(np.broadcast_to(value(s), s.response_length) for s in samples).astype(np.float32)
-
-
-def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    """One array, of float64; what goes through it is small enough to stay exact."""
-    return np.concatenate([*parts, np.zeros(0)])
+    values = (np.broadcast_to(np.float32(value(s)), s.response_length) for s in samples)
+    return np.concatenate([*values, np.zeros(0, np.float32)])
 
 
 def _packed_sequences(

@@ -18,18 +18,18 @@ from megatron_srpo.actor.parallel import Ranks
 def weigh_balancing(
     chunks: Sequence[GPTModel],
     batches: Sequence[Microbatch],
-    loss_counts: Sequence[torch.Tensor],
+    loss_count: int,
     coefficient: float,
     ranks: Ranks,
 ) -> None:
     """Let the update's objective have `coefficient` times the mean balancing loss of its microbatches, by tokens.
 
     Megatron adds the loss of each microbatch times the tokens that this rank's router sees of it, and divides
-    everything by what the policy's loss is divided by, `loss_counts` in sum: response tokens or samples, which are
-    fewer than the tokens.  What its weight must be for that follows from the update's numbers.  Padding goes
-    through the router and counts as tokens, which only where there is much of it makes a difference.
+    everything by what the policy's loss is divided by, of which `loss_count` is this rank's: response tokens or
+    samples, which are fewer than the tokens.  What its weight must be for that follows from the update's numbers.
+    Padding goes through the router and counts as tokens, which only where there is much of it makes a difference.
     """
-    numbers = torch.tensor([sum(batch.tokens.shape[1] for batch in batches), sum(map(int, loss_counts))])
+    numbers = torch.tensor([sum(batch.tokens.shape[1] for batch in batches), loss_count])
     numbers = numbers.to(batches[0].tokens.device)
     dist.all_reduce(numbers, group=parallel_state.get_data_parallel_group(with_context_parallel=True))
     tokens, count = numbers.tolist()

@@ -76,17 +76,20 @@ class StepProfiler:
         """What cannot be written is logged: a trace is no reason to end a run that trains."""
         target = self._folder / f"steps-{self._first:06d}-{last:06d}-rank-{self._rank:05d}.json.gz"
         plain = target.with_name(f"writing-{target.stem}")
+        packed = target.with_suffix(".tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             finished.export_chrome_trace(str(plain))
-            if not plain.read_bytes()[-8:].rstrip().endswith(b"}"):  # torch says nothing of a full disk
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            packed = target.with_suffix(".tmp")
             with plain.open("rb") as source, gzip.open(packed, "wb", compresslevel=6) as stream:
+                source.seek(max(0, source.seek(0, os.SEEK_END) - 8))
+                if not source.read().rstrip().endswith(b"}"):  # torch says nothing of a full disk
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                source.seek(0)
                 shutil.copyfileobj(source, stream)
             packed.replace(target)
         except (OSError, RuntimeError) as error:
             _log.warning("%s: the trace could not be written (%s); training goes on", target, one_line(error))
         finally:
-            with contextlib.suppress(OSError):
-                plain.unlink()
+            for part in (plain, packed):
+                with contextlib.suppress(OSError):
+                    part.unlink()

@@ -10,7 +10,7 @@ from megatron_srpo.actor.batch import Packing
 
 @dataclass(frozen=True)
 class Spread:
-    """plan: [data-parallel rank][microbatch] -> indices of samples; their tokens and what they take to compute."""
+    """plan: [data-parallel rank][microbatch] -> indices of samples; their tokens and training operations."""
 
     plan: Sequence[Sequence[Sequence[int]]]
     lengths: Sequence[int]

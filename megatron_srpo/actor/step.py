@@ -143,10 +143,11 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
     actor.version += 1
     metrics = _combine(collected) | phases.metrics()
-    metrics["tokens"] = float(sum(len(sample.tokens) for sample in samples))
+    tokens = sum(sum(found.lengths) for found in spreads)
+    operations = sum(sum(found.costs) for found in spreads)
     seconds = time.monotonic() - started
-    speed = throughput(samples, model_flops(actor.model_config), seconds, recipe.trainer.ranks, actor.platform)
-    return metrics | {"seconds_train": seconds} | speed | peak_memory(actor.platform)
+    speed = throughput(tokens, operations, seconds, recipe.trainer.ranks, actor.platform)
+    return metrics | {"tokens": float(tokens), "seconds_train": seconds} | speed | peak_memory(actor.platform)
 
 
 def _updates_of(path: Path, samples: Sequence[TrainingSample], recipe: Recipe) -> list[Sequence[TrainingSample]]:
@@ -258,16 +259,20 @@ def log_probs_of(
         hidden: torch.Tensor, weight: torch.Tensor, batch: Microbatch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         log_probs, _ = _response_log_probs(actor, hidden, weight, batch)
-        return log_probs.sum(), _count(batch, "tokens"), log_probs
+        return log_probs.sum(), _as_tensor(_count(batch, "tokens"), batch), log_probs
 
     return run_schedule(
         actor.model if model is None else model, [(batch,) for batch in batches], loss, forward_only=True
     )
 
 
-def _count(batch: Microbatch, loss_over: str) -> torch.Tensor:
+def _count(batch: Microbatch, loss_over: str) -> int:
     """The microbatch's part of what the update's summed loss is divided by: its response tokens or its samples."""
-    count = batch.samples if loss_over == "samples" else len(batch.targets)
+    return batch.samples if loss_over == "samples" else len(batch.targets)
+
+
+def _as_tensor(count: int, batch: Microbatch) -> torch.Tensor:
+    """A count as Megatron's schedules want it."""
     return torch.tensor(count, dtype=torch.int, device=batch.targets.device)
 
 
@@ -301,15 +306,15 @@ def forward_backward(
         kl = None if reference is None else k3(log_probs, reference)
         lengths = batch.lengths if algorithm.loss_over == "samples" else None
         total = summed_loss(surrogate.per_token, kl, algorithm.kl_coefficient, lengths)
-        count = _count(batch, algorithm.loss_over)
+        count = _as_tensor(_count(batch, algorithm.loss_over), batch)
         known = LogProbs(log_probs.detach(), before, batch.engine_log_probs, reference)
         # Megatron divides by the sum of the counts of the whole update (calculate_per_token_loss).
         return total, count, token_statistics(total, count, surrogate, known, batch.advantages, entropy)
 
     experts = actor.recipe.trainer.experts
     if actor.model_config.moe is not None and experts.balancing != "none":
-        counts = [_count(batch, algorithm.loss_over) for batch in batches]
-        weigh_balancing(actor.chunks, batches, counts, experts.aux_loss_coefficient, actor.ranks)
+        count = sum(_count(batch, algorithm.loss_over) for batch in batches)
+        weigh_balancing(actor.chunks, batches, count, experts.aux_loss_coefficient, actor.ranks)
     for chunk in actor.model:
         chunk.zero_grad_buffer()
     actor.optimizer.zero_grad()

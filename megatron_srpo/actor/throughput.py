@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.distributed as dist
 
-from megatron_srpo.actor.batch import TrainingSample
 from megatron_srpo.plan.gpus import gpu_of
 from megatron_srpo.platform.select import Platform
-from megatron_srpo.recipe.flops import ModelFlops
 
 
-def throughput(
-    samples: Sequence[TrainingSample], flops: ModelFlops, seconds: float, ranks: int, platform: Platform
-) -> dict[str, float]:
-    """Metrics of a step that took `seconds` on `ranks` ranks.
+def throughput(tokens: int, operations: float, seconds: float, ranks: int, platform: Platform) -> dict[str, float]:
+    """Metrics of a step of so many tokens and model operations that took `seconds` on `ranks` ranks.
 
     train_tokens_per_second: tokens, prompts too, a second and rank.  train_tflops: 10^12 operations that the
     training needs (forward and backward; not passes for log-probs alone, not recomputation) a second and rank.
     mfu: these over the GPU's dense bfloat16 peak, on a GPU whose peak is known.
     """
-    needed = sum(flops.training(len(sample.tokens), sample.response_length) for sample in samples)
-    tflops = needed / seconds / ranks / 1e12
-    found = {
-        "train_tokens_per_second": sum(len(sample.tokens) for sample in samples) / seconds / ranks,
-        "train_tflops": tflops,
-    }
+    tflops = operations / seconds / ranks / 1e12
+    found = {"train_tokens_per_second": tokens / seconds / ranks, "train_tflops": tflops}
     gpu = gpu_of(torch.cuda.get_device_name(platform.device)) if platform.is_cuda else None
     return found if gpu is None else found | {"mfu": tflops / gpu.bf16_tflops}
 

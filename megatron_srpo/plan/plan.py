@@ -167,10 +167,7 @@ class Plan:
             "step_seconds": self.step_seconds,
             "checkpoint_bytes": self.checkpoint_bytes,
             "engines": self._engines_json(),
-            "trainer": [
-                asdict(rank) | {"memory": rank.memory.parts() | {"total": rank.memory.total}}
-                for rank in self.ranks
-            ],
+            "trainer": [asdict(rank) | {"memory": _memory_json(rank.memory)} for rank in self.ranks],
             "batch": asdict(self.batch),
             "stages": [asdict(stage) for stage in self.stages],
             "workload": {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from megatron_srpo.actor.batch import TrainingSample
 from megatron_srpo.actor.throughput import peak_memory, throughput
 from megatron_srpo.plan.gpus import GPUS, gpu_of
 from megatron_srpo.platform.select import Platform
@@ -15,19 +13,18 @@ from megatron_srpo.recipe.flops import ModelFlops
 FLOPS = ModelFlops(per_token=1e12, per_pair=1e10, per_target=1e11)
 
 
-def sample(prompt: int, response: int) -> TrainingSample:
-    return TrainingSample(np.arange(prompt + response), np.zeros(response, np.float32), 1.0)
-
-
 def test_of_a_step_on_cpus() -> None:
-    found = throughput([sample(3, 2), sample(1, 1)], FLOPS, 7.0, 2, Platform(torch.device("cpu"), "gloo", "local"))
+    operations = FLOPS.training(5, 2) + FLOPS.training(2, 1)
+    found = throughput(7, operations, 7.0, 2, Platform(torch.device("cpu"), "gloo", "local"))
     needed = 3 * (1.0 * 7 + 0.01 * (15 + 3) + 0.1 * 3)
     assert found == {"train_tokens_per_second": 0.5, "train_tflops": pytest.approx(needed / 7 / 2)}
 
 
 def test_utilisation_where_the_peak_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
-    found = throughput([sample(3, 2)], FLOPS, 1.0, 1, Platform(torch.device("cuda"), "nccl", "transformer_engine"))
+    found = throughput(
+        5, FLOPS.training(5, 2), 1.0, 1, Platform(torch.device("cuda"), "nccl", "transformer_engine")
+    )
     assert found["mfu"] == pytest.approx(found["train_tflops"] / 989)
 
 
