@@ -20,32 +20,33 @@ from typing import Any
 
 import torch
 import typer
-from common.gpu_actor_case import Case
+from common.gpu_actor_case import Case, make_recipe
+from common.models import write_config
 from common.report import Result, compare, progress, report
 
-from megatron_srpo.plan.gpus import gpu_of
+from megatron_srpo.plan.gpus import COMFORTABLE_SHARE, gpu_of
+from megatron_srpo.plan.memory import rank_memory
 
 QWEN_7B = {"hidden": 3584, "vocab": 152064, "heads": 28, "groups": 4, "intermediate": 18944}
 TINY = {"hidden": 64, "vocab": 512, "heads": 4, "groups": 2, "intermediate": 128}
 FP8_RECIPES = ("delayed", "tensorwise", "blockwise")
-# Weights in bfloat16 and two copies in 8 bits; gradients, master weights and two moments in float32.
-BYTES_PER_PARAMETER = 20
+MOST_LAYERS = 28  # what the model has
 PLAIN = "without fp8"
 LAST = 20  # updates whose mean loss is compared
 TARGETS = {"mfu": ">= 0.5", "fp8": ">= 1.35", "loss": "<= 0.01"}
 
 
-def layers_that_fit(shape: dict[str, int], tokens: int) -> int:
-    """Layers for which weights, optimizer and one microbatch's activations fit into the free memory."""
-    hidden, wide = shape["hidden"], shape["intermediate"]
-    key_values = hidden // shape["heads"] * shape["groups"]
-    layer = hidden * (2 * hidden + 2 * key_values + 3 * wide) * BYTES_PER_PARAMETER
-    # Kept for the backward pass, in 2 bytes: two norms' inputs and outputs, attention's input and output, the
-    # queries and keys before and after rotation, the feed-forward's two halves and their product.
-    activations = 2 * tokens * (8 * hidden + 4 * key_values + 4 * wide)
-    outer = 2 * shape["vocab"] * hidden * BYTES_PER_PARAMETER
-    free, _ = torch.cuda.mem_get_info()
-    return max(1, min(28, int((0.9 * free - outer - 4 * 2**30) / (layer + activations))))
+def layers_that_fit(shape: dict[str, int], tokens: int, free: float) -> int:
+    """The most layers with which the plan's memory, copies in 8 bits counted too, fits into so many bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        model = write_config(Path(name) / "model", **shape, layers=MOST_LAYERS)
+        recipe = make_recipe(Case("speed", "cuda", "bfloat16", "blockwise", "none", shape, tokens, 1), Path(name))
+    fitting = (
+        layers
+        for layers in range(MOST_LAYERS, 0, -1)
+        if rank_memory(recipe, replace(model, num_layers=layers), 0, on_gpu=True).total <= COMFORTABLE_SHARE * free
+    )
+    return next(fitting, 1)
 
 
 def measure(case: Case, folder: Path) -> dict[str, Any]:
@@ -151,7 +152,9 @@ def main(quick: bool = False, device: str = "cuda", layers: int = 0, out: Path |
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as name:
         for tokens in plan.lengths:
-            fit = layers or (layers_that_fit(plan.shape, tokens) if gpu is not None else 2)
+            fit = layers or (
+                layers_that_fit(plan.shape, tokens, torch.cuda.mem_get_info()[0]) if gpu is not None else 2
+            )
             rows = speeds(plan, tokens, fit, Path(name))
             every[f"speed at {tokens} tokens, {fit} layers"] = rows
             results += speed_results(rows, tokens, peak)
