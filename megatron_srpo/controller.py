@@ -168,7 +168,7 @@ class Controller:
         tokens = 0
         async for group in self.rollouts.collector.groups(prompts, recipe):
             rows = rows_of(group, step, stage)
-            self.journal.append(rows)
+            self.journal.append(rows, [response.generation.routed_experts for response in group.responses])
             draws.record(outcome_of(rows))
             tokens += sum(row.response_length for row in rows)
         self.journal.close(step, len(draws.outcomes), draws.trained())

@@ -7,7 +7,8 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import IO
@@ -30,6 +31,14 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     """
     with _whole(path) as temporary:
         temporary.write_bytes(content)
+
+
+def join_files(parts: Sequence[Path], path: Path) -> None:
+    """The same with what some files hold, one after another."""
+    with _whole(path) as temporary, temporary.open("wb") as joined:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, joined, _BLOCK)
 
 
 def write_table(table: pyarrow.Table, path: Path, **options: object) -> None:

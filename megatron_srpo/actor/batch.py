@@ -15,19 +15,25 @@ from numpy.typing import NDArray
 
 from megatron_srpo.actor.advantages import GroupOutcomes, advantages_of
 from megatron_srpo.actor.local_layers import Context, PackedSequences, rectangles
+from megatron_srpo.actor.replay import Replay
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import Row
+from megatron_srpo.rollout.routed_experts import RoutedExperts, RoutingShape, locate
 
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One response: tokens [prompt + response] int64, engine_log_probs [response] float32, its advantage."""
+    """One response: tokens [prompt + response] int64, engine_log_probs [response] float32, its advantage.
+
+    `experts`: where the engine's choices of experts lie, if they are replayed.
+    """
 
     tokens: NDArray[np.int64]
     engine_log_probs: NDArray[np.float32]
     advantage: float
+    experts: RoutedExperts | None = None
 
     @property
     def response_length(self) -> int:
@@ -35,13 +41,18 @@ class TrainingSample:
         return len(self.engine_log_probs)
 
 
-def training_samples(path: Path, rows: Sequence[Row], recipe: Recipe) -> list[TrainingSample]:
+def training_samples(
+    path: Path, rows: Sequence[Row], recipe: Recipe, routing: RoutingShape | None = None
+) -> list[TrainingSample]:
     """Samples of a step's groups to train on, in journal order (whole groups one after another), with advantages.
 
-    `rows` are those of the step file `path`, `recipe` is the one of its stage.  Raises SrpoError when the groups
-    are not of the recipe's size.
+    `rows` are all of the step file `path`, `recipe` is the one of its stage; with `routing` the samples know where
+    their choices of experts lie.  Raises SrpoError when the groups are not of the recipe's size, or when there are
+    no such choices.
     """
     samples_per_prompt = recipe.rollout.samples_per_prompt
+    located = [None] * len(rows) if routing is None else locate(path, rows, routing)
+    experts = [place for place, row in zip(located, rows, strict=True) if row.trained]
     rows = [row for row in rows if row.trained]
     expected = list(range(samples_per_prompt)) * (len(rows) // samples_per_prompt)
     if not rows or [row.sample for row in rows] != expected:
@@ -62,8 +73,9 @@ def training_samples(path: Path, rows: Sequence[Row], recipe: Recipe) -> list[Tr
             np.array([*row.prompt_tokens, *row.tokens], dtype=np.int64),
             np.array(row.log_probs, dtype=np.float32),
             float(advantage),
+            place,
         )
-        for row, advantage in zip(rows, advantages, strict=True)
+        for row, advantage, place in zip(rows, advantages, experts, strict=True)
     ]
 
 
@@ -113,6 +125,7 @@ class Microbatch:
     packed order: `sources` [responses] index of the position that predicts it, `targets` [responses] int64,
     `advantages`, `engine_log_probs` and `lengths` (of the response that it belongs to) [responses] float32.
     `samples`: how many samples there are, those with an empty response too; the first context rank alone counts.
+    `experts`: which experts this rank's routers must choose, if that is replayed (`Replay.choices`).
     """
 
     tokens: torch.Tensor
@@ -124,6 +137,7 @@ class Microbatch:
     engine_log_probs: torch.Tensor
     lengths: torch.Tensor
     samples: int
+    experts: torch.Tensor | None = None
 
 
 def build_microbatch(
@@ -131,12 +145,13 @@ def build_microbatch(
     platform: Platform,
     packing: Packing = Packing(),
     context_group: dist.ProcessGroup | None = None,
+    replay: Replay | None = None,
 ) -> Microbatch:
     """Concatenate samples without padding between them, less what context parallelism asks for.
 
     What is left to the packing's multiple is filled by one sequence of token 0 behind the samples.  No samples at
     all give such a filler alone, so that a rank without work still takes part in every collective.
-    `context_group` is there when the packing has context ranks.
+    `context_group` is there when the packing has context ranks, `replay` where routing is replayed.
     """
     lengths = [packing.padded(len(sample.tokens)) for sample in samples]
     starts = np.cumsum([0, *lengths])[:-1]
@@ -169,7 +184,20 @@ def build_microbatch(
         engine_log_probs=to_device(_of_responses(samples, lambda s: s.engine_log_probs)[here]),
         lengths=to_device(_of_responses(samples, lambda s: s.response_length)[here]),
         samples=len(samples) if packing.context == 0 else 0,
+        experts=None if replay is None else _experts(samples, starts, mine, len(tokens), replay, platform),
     )
+
+
+def _experts(
+    samples: Sequence[TrainingSample],
+    starts: Sequence[int],
+    mine: NDArray[np.int64],
+    total: int,
+    replay: Replay,
+    platform: Platform,
+) -> torch.Tensor:
+    choices = [sample.experts.read() for sample in samples if sample.experts is not None]
+    return replay.choices(choices, starts, mine, total).to(platform.device)
 
 
 def _of_responses(

@@ -30,6 +30,7 @@ from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.reference import build_reference
+from megatron_srpo.actor.replay import Replay
 from megatron_srpo.actor.spread import Spread
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.actor.throughput import peak_memory, throughput
@@ -39,6 +40,7 @@ from megatron_srpo.recipe.flops import model_flops
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
+from megatron_srpo.rollout.routed_experts import routing_shape
 
 # Transformer Engine scales blocks of 128 x 128 numbers; its other recipes want multiples of 16.
 FP8_TOKENS = 128
@@ -49,7 +51,8 @@ class Actor:
     """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on.
 
     `chunks`, `model` (the same, wrapped for training) and `reference` have an entry for each virtual pipeline
-    stage of this rank.  `reference` is the frozen model of the KL term, or none without one.
+    stage of this rank.  `reference` is the frozen model of the KL term, or none without one; it always chooses
+    experts by itself, the policy's routers do as `replay` says, if there is one.
     """
 
     recipe: Recipe
@@ -61,6 +64,7 @@ class Actor:
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
     reference: list[torch.nn.Module] | None = None
+    replay: Replay | None = None
     version: int = field(default=0)
 
     @property
@@ -99,7 +103,8 @@ def build_actor(
     reference = None
     if recipe.algorithm.kl_coefficient:
         reference = build_reference(model_config, recipe.trainer, platform, load)
-    return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference)
+    replay = None if routing_shape(recipe, model_config) is None else Replay(chunks, ranks)
+    return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference, replay)
 
 
 def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | None = None) -> dict[str, float]:
@@ -113,7 +118,7 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     with phases("read"):
         rows = read_step(path)
         recipe = actor.recipe.at_stage(rows[0].stage)
-        samples = training_samples(path, rows, recipe)
+        samples = training_samples(path, rows, recipe, routing_shape(recipe, actor.model_config))
     staged = replace(actor, recipe=recipe)
     with phases("pack"):
         parts = _updates_of(path, samples, recipe)
@@ -143,6 +148,8 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
     actor.version += 1
     metrics = _combine(collected) | phases.metrics()
+    if actor.replay is not None:
+        metrics |= actor.replay.agreement(actor.platform.device)
     tokens = sum(sum(found.lengths) for found in spreads)
     operations = sum(sum(found.costs) for found in spreads)
     seconds = time.monotonic() - started
@@ -188,7 +195,7 @@ def microbatches(actor: Actor, samples: Sequence[TrainingSample], found: Spread 
     plan = (found or spread(actor, samples)).plan
     context_group = parallel_state.get_context_parallel_group() if actor.ranks.context_size > 1 else None
     return [
-        build_microbatch([samples[i] for i in members], actor.platform, actor.packing, context_group)
+        build_microbatch([samples[i] for i in members], actor.platform, actor.packing, context_group, actor.replay)
         for members in plan[actor.ranks.data]
     ]
 
@@ -255,6 +262,9 @@ def log_probs_of(
     Empty on all but the last pipeline stage.
     """
 
+    if actor.replay is not None and model is None:
+        actor.replay.begin(batches)
+
     def loss(
         hidden: torch.Tensor, weight: torch.Tensor, batch: Microbatch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -318,6 +328,8 @@ def forward_backward(
     for chunk in actor.model:
         chunk.zero_grad_buffer()
     actor.optimizer.zero_grad()
+    if actor.replay is not None:
+        actor.replay.begin(batches)
     nothing = [None] * len(batches)
     with_log_probs = zip(batches, old_log_probs or nothing, reference_log_probs or nothing, strict=True)
     parts = run_schedule(actor.model, list(with_log_probs), loss, forward_only=False)

@@ -102,7 +102,8 @@ async def _start(
         if not with_engines:
             return None
         gpus = gpus_of_engines(recipe.engine, recipe.trainer)
-        engines = await start_engines(recipe.engine, recipe.model.path, path / "logs", gpus)
+        record_experts = recipe.trainer.experts.replay_routing
+        engines = await start_engines(recipe.engine, recipe.model.path, path / "logs", gpus, record_experts)
         return await stack.enter_async_context(engines)
 
     trainer, engines = await gather_or_cancel(trainer_ranks(), engine_servers())

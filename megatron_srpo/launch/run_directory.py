@@ -8,11 +8,12 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.files import hold, replace_file
+from megatron_srpo.files import hold, join_files, replace_file
 from megatron_srpo.recipe.differences import changed_keys
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import Journal, read_step
+from megatron_srpo.rollout.routed_experts import SUFFIX
 
 FINISHED = "finished.json"
 RECORDING = "recording"
@@ -132,6 +133,9 @@ class RunDirectory:
         for step in steps[len(mine) :]:
             read_step(recorded.step_path(step))  # a damaged one is named before anything is taken over
         for step in steps[len(mine) :]:
+            experts = recorded.step_path(step).with_suffix(SUFFIX)
+            if experts.exists():
+                join_files([experts], self.journal.step_path(step).with_suffix(SUFFIX))
             replace_file(self.journal.step_path(step), recorded.step_path(step).read_bytes())
         for switch in recorded.root.glob("stage-??????.json"):
             replace_file(self.journal.root / switch.name, switch.read_bytes())

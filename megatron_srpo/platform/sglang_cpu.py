@@ -251,12 +251,22 @@ def decode_attention(
     return output
 
 
-def register_decode_attention() -> None:
-    """Hand `decode_attention` to SGLang's plugin registry, which applies it in every process it starts."""
+def leave_unregistered(_original: Callable[..., Any], *_arguments: Any, **_options: Any) -> None:
+    """What `_cuda_host_register` does here: memory needs no pages locked for a GPU that is not there.
+
+    The record of experts (`--enable-return-routed-experts`) asks for it whatever the device.
+    """
+
+
+def register_hooks() -> None:
+    """Hand SGLang's plugin registry what it applies in every process that it starts."""
     plugins: Any = importlib.import_module("sglang.srt.plugins.hook_registry")
-    method = "TorchNativeAttnBackend._run_sdpa_forward_decode"
-    target = f"sglang.srt.layers.attention.torch_native_backend.{method}"
-    plugins.HookRegistry.register(target, decode_attention, plugins.HookType.AROUND)
+    hooks = {
+        "layers.attention.torch_native_backend.TorchNativeAttnBackend._run_sdpa_forward_decode": decode_attention,
+        "mem_cache.pool_host.common._cuda_host_register": leave_unregistered,
+    }
+    for target, hook in hooks.items():
+        plugins.HookRegistry.register(f"sglang.srt.{target}", hook, plugins.HookType.AROUND)
 
 
 def leave_script_folder() -> None:
@@ -269,7 +279,7 @@ leave_script_folder()
 for _name, _value in ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 install_stand_ins()
-register_decode_attention()
+register_hooks()
 
 if __name__ == "__main__":
     runpy.run_module("sglang.launch_server", run_name="__main__")

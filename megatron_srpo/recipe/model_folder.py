@@ -272,6 +272,10 @@ def _check_experts(model: ModelConfig, trainer: TrainerSection) -> None:
                 f"trainer.experts.balancing is {trainer.experts.balancing}, but {model.file} has no experts; set "
                 "it to none."
             )
+        if trainer.experts.replay_routing:
+            raise SrpoError(
+                f"trainer.experts.replay_routing is true, but {model.file} has no experts; set it to false."
+            )
         return
     if moe.experts % size:
         raise SrpoError(

@@ -89,6 +89,9 @@ class ExpertsSection(Section):
         "none", description="aux_loss: a loss against uneven use of experts is added (arXiv 2101.03961)"
     )
     aux_loss_coefficient: PositiveFloat = Field(1e-3, description="weight of that loss")
+    replay_routing: bool = Field(
+        False, description="send tokens to the experts that the engine chose for them (arXiv 2510.11370)"
+    )
 
 
 class TrainerSection(Section):

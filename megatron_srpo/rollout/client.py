@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 import aiohttp
+from numpy.typing import NDArray
 
 from megatron_srpo.errors import SrpoError
+from megatron_srpo.rollout.routed_experts import RoutingShape
 
 FinishReason = Literal["stop", "length", "abort"]
 PauseMode = Literal["abort", "retract", "in_place"]
@@ -67,7 +69,8 @@ class Generation:
 
     `tokens` and `log_probs` (natural logarithm) have the same length and hold the end-of-sequence token if
     one was drawn.  `weight_version` is that of the first token, the oldest one that took part.  `seconds` is
-    the time between sending the request that succeeded and its answer.
+    the time between sending the request that succeeded and its answer.  `routed_experts` are the experts chosen
+    for prompt and response, all but the last token, [tokens - 1, layers, chosen]; none where not asked for.
     """
 
     tokens: list[int]
@@ -76,6 +79,7 @@ class Generation:
     weight_version: int
     prompt_tokens: int
     seconds: float
+    routed_experts: NDArray[Any] | None = None
 
 
 class _RetryableError(Exception):
@@ -122,9 +126,12 @@ class EngineClient:
 
     # Generation
 
-    async def generate(self, *, rid: str, input_ids: Sequence[int], sampling: Sampling) -> Generation:
+    async def generate(
+        self, *, rid: str, input_ids: Sequence[int], sampling: Sampling, routing: RoutingShape | None = None
+    ) -> Generation:
         """Draw one response to the prompt `input_ids`; `rid` names the request in the engine and in errors.
 
+        With `routing` the engine tells which experts it used, for which it must have been started.
         Raises SrpoError when the engine refuses the request, answers nonsense, or fails `1 + retries` times.
         """
         attempts = 1 + self._retries
@@ -133,7 +140,7 @@ class EngineClient:
             # id that begins with the given one, so ids end in a mark (aborting r-1 must not abort r-10).
             wire_rid = f"{rid}/{attempt}/"
             try:
-                return await self._generate_once(wire_rid, list(input_ids), sampling)
+                return await self._generate_once(wire_rid, list(input_ids), sampling, routing)
             except _RetryableError as error:
                 await self._abort_after_failure(wire_rid)
                 if attempt + 1 == attempts:
@@ -145,14 +152,18 @@ class EngineClient:
             await asyncio.sleep(min(self._first_backoff * 2**attempt, LONGEST_BACKOFF_SECONDS))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _generate_once(self, wire_rid: str, input_ids: list[int], sampling: Sampling) -> Generation:
-        request = {
+    async def _generate_once(
+        self, wire_rid: str, input_ids: list[int], sampling: Sampling, routing: RoutingShape | None
+    ) -> Generation:
+        request: dict[str, Any] = {
             "rid": wire_rid,
             "input_ids": input_ids,
             "sampling_params": sampling.as_request(),
             "return_logprob": True,
             "stream": False,
         }
+        if routing is not None:
+            request["return_routed_experts"] = True
         started = time.monotonic()
         status, text = await self._send("POST", "/generate", request, self._timeout)
         if status == 429 or status >= 500:
@@ -160,7 +171,7 @@ class EngineClient:
         if status >= 400:
             raise SrpoError(f"engine {self.url} refused request {wire_rid}: HTTP {status}: {_words_of(text)}")
         try:
-            return _read_generation(json.loads(text), time.monotonic() - started)
+            return _read_generation(json.loads(text), time.monotonic() - started, len(input_ids), routing)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise SrpoError(
                 f"engine {self.url} answered request {wire_rid} in a form that is not SGLang's "
@@ -348,7 +359,7 @@ class EngineClient:
         return self._session
 
 
-def _read_generation(answer: Any, seconds: float) -> Generation:
+def _read_generation(answer: Any, seconds: float, prompt_tokens: int, routing: RoutingShape | None) -> Generation:
     """Check and convert a /generate answer.  Raises KeyError, TypeError, ValueError or IndexError."""
     meta = answer["meta_info"]
     tokens = list(answer["output_ids"])
@@ -363,6 +374,7 @@ def _read_generation(answer: Any, seconds: float) -> Generation:
     if finish not in ("stop", "length", "abort"):
         raise ValueError(f"finish reason {finish!r}")
     spans = meta.get("weight_versions")
+    length = prompt_tokens + len(tokens)
     return Generation(
         tokens=tokens,
         log_probs=[float(entry[0]) for entry in scored],
@@ -370,6 +382,7 @@ def _read_generation(answer: Any, seconds: float) -> Generation:
         weight_version=version_number(spans[0]["version"] if spans else meta["weight_version"]),
         prompt_tokens=int(meta["prompt_tokens"]),
         seconds=seconds,
+        routed_experts=None if routing is None else routing.decode(meta["routed_experts"], length),
     )
 
 

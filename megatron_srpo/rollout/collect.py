@@ -15,6 +15,7 @@ from megatron_srpo.rewards.pool import RewardPool
 from megatron_srpo.rewards.score import Reward
 from megatron_srpo.rollout.client import Generation, Sampling
 from megatron_srpo.rollout.fleet import EngineFleet
+from megatron_srpo.rollout.routed_experts import RoutingShape, routing_shape
 from megatron_srpo.tasks import cancel_all, gather_or_cancel
 
 
@@ -67,12 +68,13 @@ class RolloutCollector:
         """Yield each prompt's group when it is complete, in order of completion.
 
         `draw` gives prompts to begin with and is asked again after every group; the end is reached when nothing
-        is on its way and it gives none.  Lengths, samples and temperature are `recipe.rollout`'s.
+        is on its way and it gives none.  Lengths, samples and temperature are `recipe.rollout`'s; experts are
+        recorded if its trainer replays them.
         """
         tasks: set[asyncio.Task[Group]] = set()
         try:
             while True:
-                tasks |= {asyncio.create_task(self._group(prompt, recipe.rollout)) for prompt in draw()}
+                tasks |= {asyncio.create_task(self._group(prompt, recipe)) for prompt in draw()}
                 if not tasks:
                     return
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -84,14 +86,19 @@ class RolloutCollector:
         finally:
             await cancel_all(tasks)
 
-    async def _group(self, prompt: Prompt, rollout: RolloutSection) -> Group:
-        samples = range(rollout.samples_per_prompt)
-        generations = await gather_or_cancel(*(self._generate(prompt, sample, rollout) for sample in samples))
+    async def _group(self, prompt: Prompt, recipe: Recipe) -> Group:
+        rollout = recipe.rollout
+        samples, routing = range(rollout.samples_per_prompt), routing_shape(recipe, self._model)
+        generations = await gather_or_cancel(
+            *(self._generate(prompt, sample, rollout, routing) for sample in samples)
+        )
         texts = [self._encoder.decode(generation.tokens) for generation in generations]
         rewards = await self._rewards.score_group(texts, prompt.problem)
         return Group(prompt, [Response(*parts) for parts in zip(generations, texts, rewards, strict=True)])
 
-    async def _generate(self, prompt: Prompt, sample: int, rollout: RolloutSection) -> Generation:
+    async def _generate(
+        self, prompt: Prompt, sample: int, rollout: RolloutSection, routing: RoutingShape | None
+    ) -> Generation:
         sampling = Sampling(
             max_new_tokens=rollout.max_response_tokens,
             temperature=rollout.temperature,
@@ -102,5 +109,8 @@ class RolloutCollector:
         )
         async with self._slots:
             return await self._fleet.for_group(prompt.number).generate(
-                rid=f"{self._recipe.name}/{prompt.place}/{sample}", input_ids=prompt.tokens, sampling=sampling
+                rid=f"{self._recipe.name}/{prompt.place}/{sample}",
+                input_ids=prompt.tokens,
+                sampling=sampling,
+                routing=routing,
             )

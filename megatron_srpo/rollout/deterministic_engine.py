@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import dataclasses
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -101,7 +102,8 @@ class DeterministicEngine:
                 result = await self._in_worker(self._model.generate, body["input_ids"], settings, aborted)
         finally:
             del self._aborted[rid]
-        return web.json_response(_answer(rid, result, len(body["input_ids"])))
+        experts = bool(body.get("return_routed_experts"))
+        return web.json_response(_answer(rid, result, len(body["input_ids"]), experts))
 
     async def abort_request(self, request: web.Request) -> web.Response:
         """End the requests whose id begins with `rid`, or all."""
@@ -256,9 +258,9 @@ def _settings(fields: Mapping[str, Any]) -> Settings:
     return Settings(**fields)
 
 
-def _answer(rid: str, result: Result, prompt_tokens: int) -> dict[str, Any]:
+def _answer(rid: str, result: Result, prompt_tokens: int, experts: bool) -> dict[str, Any]:
     scored = zip(result.log_probs, result.tokens, strict=True)
-    return {
+    answer: dict[str, Any] = {
         "text": "",
         "output_ids": result.tokens,
         "meta_info": {
@@ -271,6 +273,10 @@ def _answer(rid: str, result: Result, prompt_tokens: int) -> dict[str, Any]:
             "output_token_logprobs": [[log_prob, token, None] for log_prob, token in scored],
         },
     }
+    if experts:
+        chosen = [part.to(torch.int32).numpy().tobytes() for part in result.experts]
+        answer["meta_info"]["routed_experts"] = base64.b64encode(b"".join(chosen)).decode()
+    return answer
 
 
 def _success(message: str) -> web.Response:

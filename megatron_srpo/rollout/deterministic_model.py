@@ -46,12 +46,16 @@ class Settings:
 
 @dataclass
 class Result:
-    """Tokens drawn so far, their log-probs and, at the end, why it ended (in SGLang's form)."""
+    """Tokens drawn so far, their log-probs and, at the end, why it ended (in SGLang's form).
+
+    `experts`: what the routers chose for the tokens read so far, [tokens, layers, experts per token] each.
+    """
 
     weight_version: str
     tokens: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
     finish_reason: dict[str, Any] = field(default_factory=dict)
+    experts: list[torch.Tensor] = field(default_factory=list)
 
 
 class DeterministicModel:
@@ -69,7 +73,8 @@ class DeterministicModel:
         eos = self._model.generation_config.eos_token_id or self._model.config.eos_token_id
         self._eos_token_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
         self._tied = bool(self._model.config.tie_word_embeddings)
-        self._weights = _published(dict(self._model.named_parameters()), self._model.config.model_type)
+        self._chosen = _record_experts(self._model)
+        self._weights = published(dict(self._model.named_parameters()), self._model.config.model_type)
 
     # Generation
 
@@ -87,6 +92,9 @@ class DeterministicModel:
                 result.finish_reason = {"type": "abort", "message": "Abort in decode"}
                 break
             logits = self._model(torch.tensor([unread]), past_key_values=cache, use_cache=True).logits[0, -1]
+            if self._chosen:
+                result.experts.append(torch.stack(self._chosen, dim=1))
+                self._chosen.clear()
             token, log_prob = _draw(logits, settings, generator)
             result.tokens.append(token)
             result.log_probs.append(log_prob)
@@ -153,7 +161,20 @@ class DeterministicModel:
         }
 
 
-def _published(parameters: Mapping[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
+def _record_experts(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The list to which the model's routers append what they choose, each [tokens, experts per token]."""
+    chosen: list[torch.Tensor] = []
+
+    def record(_module: torch.nn.Module, _input: Any, output: tuple[torch.Tensor, ...]) -> None:
+        chosen.append(output[2])
+
+    for module in model.modules():
+        if type(module).__name__.endswith("TopKRouter"):  # each of transformers' families has its own
+            module.register_forward_hook(record)
+    return chosen
+
+
+def published(parameters: Mapping[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:
     """The parameters by the names that they have on disk, as views where transformers 5 stacks experts.
 
     In memory all experts of a layer are one tensor `mlp.experts.gate_up_proj` [experts, 2 * intermediate, hidden]

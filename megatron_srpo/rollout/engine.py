@@ -118,16 +118,22 @@ class Engines:
 
 
 async def start_engines(
-    section: EngineSection, model_path: Path, log_dir: Path, gpus: Sequence[str] | None = None
+    section: EngineSection,
+    model_path: Path,
+    log_dir: Path,
+    gpus: Sequence[str] | None = None,
+    record_experts: bool = False,
 ) -> Engines:
     """Start `section.count` engines at once and return when all are healthy.
 
-    They log to `log_dir/engine-<index>.log`.  `gpus`: see `build_command`.  Raises SrpoError, with nothing
-    left running, when a port is taken, the interpreter is missing or an engine does not start.
+    They log to `log_dir/engine-<index>.log`.  `gpus`, `record_experts`: see `build_command`.  Raises SrpoError,
+    with nothing left running, when a port is taken, the interpreter is missing or an engine does not start.
     """
     processes = []
     for index, port in enumerate(_choose_ports(section)):
-        command = build_command(section, model_path.absolute(), index=index, port=port, gpus=gpus)
+        command = build_command(
+            section, model_path.absolute(), index=index, port=port, gpus=gpus, record_experts=record_experts
+        )
         log_file = log_dir / f"engine-{index}.log"
         processes.append(EngineProcess(index, section.host, port, command, log_file))
     engines = Engines(processes)

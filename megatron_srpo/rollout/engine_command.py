@@ -87,12 +87,19 @@ def _count_gpus() -> int:
 
 
 def build_command(
-    section: EngineSection, model_path: Path, *, index: int, port: int, gpus: Sequence[str] | None = None
+    section: EngineSection,
+    model_path: Path,
+    *,
+    index: int,
+    port: int,
+    gpus: Sequence[str] | None = None,
+    record_experts: bool = False,
 ) -> EngineCommand:
     """The command of engine `index` on `port`.
 
     `gpus` are the names of all engines' GPUs together, `tensor_parallel` for each; none: ids 0, 1, ... of those
-    that CUDA_VISIBLE_DEVICES shows.  Raises SrpoError when the interpreter, GPUs or a needed key are missing.
+    that CUDA_VISIBLE_DEVICES shows.  With `record_experts` requests can ask which experts were used.
+    Raises SrpoError when the interpreter, GPUs or a needed key are missing.
     """
     if section.backend == "deterministic":
         return _deterministic_command(section, model_path, port)
@@ -103,6 +110,8 @@ def build_command(
         )
     device = resolve_device(section.device)
     arguments = [*_launcher(section, device), *_common_arguments(section, model_path, port)]
+    if record_experts:
+        arguments.append("--enable-return-routed-experts")
     environment = _inherited_environment() | {
         # /health then tells at once that the server is up, instead of generating a token for a second.
         "SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false",

@@ -30,7 +30,10 @@ class HeldOut:
         """Hold the held-out problems of every source, and their prompts as token ids."""
         samples = recipe.evaluation.samples_per_prompt
         rollout = recipe.rollout.model_copy(update={"samples_per_prompt": samples})
-        self._recipe = recipe.model_copy(update={"rollout": rollout})
+        # Nothing is trained on these samples, so nobody asks which experts they used.
+        experts = recipe.trainer.experts.model_copy(update={"replay_routing": False})
+        trainer = recipe.trainer.model_copy(update={"experts": experts})
+        self._recipe = recipe.model_copy(update={"rollout": rollout, "trainer": trainer})
         self._problems = [
             (source, problem, tokens)
             for source in problems

@@ -2,6 +2,7 @@
 
     rollouts/open/step-000003/group-00017.parquet    a finished group of the step that is being collected
     rollouts/step-000002.parquet                     a closed step, immutable
+    .../group-00017.experts, step-000002.experts     beside them, where wanted: the experts that engines chose
 
 Invariants:
 1. a group is on disk, complete and synced, before anything is derived from it;
@@ -24,9 +25,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from megatron_srpo.errors import SrpoError, one_line
-from megatron_srpo.files import write_table
+from megatron_srpo.files import join_files, replace_file, write_table
+from megatron_srpo.rollout.routed_experts import SUFFIX, checksum_of
 
 if TYPE_CHECKING:
     # The trainer reads step files without the data and reward packages behind a group.
@@ -41,6 +44,7 @@ class Row:
     the source's.  `trained` is false in groups that the curriculum has sampled and left out of the update.
     `log_probs` are the engine's, of `tokens`, after temperature; `response_length` is the number of `tokens`.
     `reward` is the sum of `components`; `error` says why a response could not be judged.
+    `experts_checksum` is that of the sample's part of the file of experts, none without one.
     """
 
     step: int
@@ -64,6 +68,7 @@ class Row:
     extracted: str | None
     components: dict[str, float]
     error: str | None
+    experts_checksum: int | None = None
 
 
 def rows_of(group: Group, step: int, stage: str) -> list[Row]:
@@ -91,6 +96,7 @@ def rows_of(group: Group, step: int, stage: str) -> list[Row]:
             extracted=response.reward.extracted,
             components=dict(response.reward.components),
             error=response.reward.error,
+            experts_checksum=checksum_of(response.generation.routed_experts),
         )
         for sample, response in enumerate(group.responses)
     ]
@@ -119,6 +125,7 @@ SCHEMA = pa.schema(
         ("extracted", pa.string()),
         ("components", pa.map_(pa.string(), pa.float64())),
         ("error", pa.string()),
+        ("experts_checksum", pa.uint64()),
     ]
 )
 # Statistics are of no use here, and nothing would tell that they are damaged.
@@ -199,15 +206,22 @@ class Journal:
         """Whether the step's file is there."""
         return self.step_path(step).exists()
 
-    def append(self, rows: Sequence[Row]) -> None:
-        """Record one finished group; it survives any crash from here on."""
+    def append(self, rows: Sequence[Row], experts: Sequence[NDArray[Any] | None] = ()) -> None:
+        """Record one finished group; it survives any crash from here on.
+
+        `experts` are the choices of engines for every row, if there are any.
+        """
         step, group = rows[0].step, rows[0].group
         if any((row.step, row.group) != (step, group) for row in rows):
             raise ValueError("a group's rows must share step and group")
         if self.is_closed(step):
             raise ValueError(f"step {step} is closed")
         table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
-        write_table(table, self._open_folder(step) / f"group-{group:05d}.parquet", **_OPTIONS)
+        path = self._open_folder(step) / f"group-{group:05d}.parquet"
+        if any(choices is not None for choices in experts):
+            content = b"".join(choices.tobytes() for choices in experts if choices is not None)
+            replace_file(path.with_suffix(SUFFIX), content)
+        write_table(table, path, **_OPTIONS)
 
     def open_paths(self, step: int) -> dict[int, Path]:
         """Files of the groups recorded so far for a step that is not closed, by their place in the step."""
@@ -228,6 +242,9 @@ class Journal:
         table = pa.concat_tables([read_table(path) for path in paths.values()])
         marks = pc.is_in(table["group"], value_set=pa.array(sorted(trained), pa.int32()))
         table = table.set_column(table.schema.get_field_index("trained"), SCHEMA.field("trained"), marks)
+        parts = [path.with_suffix(SUFFIX) for path in paths.values() if path.with_suffix(SUFFIX).exists()]
+        if parts:
+            join_files(parts, self.step_path(step).with_suffix(SUFFIX))
         write_table(table, self.step_path(step), **_OPTIONS)
         shutil.rmtree(self._open_folder(step), ignore_errors=True)
         return self.step_path(step)

@@ -42,6 +42,7 @@ from megatron_srpo.platform.select import Platform, select_platform
 from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
 from megatron_srpo.rollout.journal import read_step
+from megatron_srpo.rollout.routed_experts import routing_shape
 
 Job = dict[str, Any]
 
@@ -121,7 +122,7 @@ class Rank:
         """Write the gradient of the first update of a step file as an HF folder."""
         actor = self.actor(job["model"], job.get("max_tokens_per_microbatch"), **job.get("algorithm", {}))
         path, recipe = Path(job["step"]), actor.recipe
-        samples = training_samples(path, read_step(path), recipe)
+        samples = training_samples(path, read_step(path), recipe, routing_shape(recipe, actor.model_config))
         parts = split_groups(samples, recipe.rollout.samples_per_prompt, recipe.trainer.updates_per_step)
         assert parts is not None
         loss = forward_backward(actor, microbatches(actor, parts[0]), None, None)["loss"]
