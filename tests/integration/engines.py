@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.rollout.client import EngineClient, Sampling
+from megatron_srpo.rollout.routed_experts import RoutingShape
 from megatron_srpo.sync.bucket import flatten
 from megatron_srpo.sync.process_group import join_group, leave_group
 
@@ -32,6 +34,33 @@ def reference(folder: Path, tokens: Sequence[int]) -> tuple[list[int], list[floa
     scores = logits.log_softmax(-1)
     picked = scores.gather(1, torch.tensor(list(tokens))[:, None])[:, 0]
     return scores.argmax(-1).tolist(), picked.tolist()
+
+
+def reference_experts(folder: Path, tokens: Sequence[int]) -> torch.Tensor:
+    """What transformers' routers choose for PROMPT and `tokens` but the last, [tokens, layers, chosen]."""
+    loader: Any = AutoModelForCausalLM
+    model = loader.from_pretrained(folder, dtype=torch.float32)
+    chosen: list[torch.Tensor] = []
+    for module in model.modules():
+        if type(module).__name__.endswith("TopKRouter"):
+            module.register_forward_hook(lambda _module, _input, output: chosen.append(output[2]))
+    with torch.inference_mode():
+        model(torch.tensor([[*PROMPT, *tokens]]))
+    return torch.stack(chosen, dim=1)[:-1]
+
+
+async def assert_tells_experts(client: EngineClient, folder: Path) -> None:
+    """Prompts that are read anew and those that are cached: the engine tells what it chose for every token."""
+    routing = RoutingShape(layers=4, chosen=3, experts=8)
+    for seed in range(3):
+        sampling = Sampling(max_new_tokens=40, temperature=1.0, seed=seed)
+        generation = await client.generate(
+            rid=f"experts-{seed}", input_ids=PROMPT, sampling=sampling, routing=routing
+        )
+        found, expected = generation.routed_experts, reference_experts(folder, generation.tokens)
+        assert found is not None and found.shape == tuple(expected.shape)
+        # In an order of their own: what counts is which they are.
+        assert (np.sort(found, axis=-1) == expected.sort(-1).values.numpy()).mean() > 0.999
 
 
 async def assert_serves(client: EngineClient, folder: Path, version: int) -> None:

@@ -191,6 +191,8 @@ def test_command_on_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     cpu = section(backend="sglang", device="cpu", python=python, tensor_parallel=2, max_total_tokens=4096)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     command = build_command(cpu, Path("model"), index=0, port=30000)
+    recording = build_command(cpu, Path("model"), index=0, port=30000, record_experts=True)
+    assert set(recording.arguments) - set(command.arguments) == {"--enable-return-routed-experts"}
     assert command.arguments[1].endswith("sglang_cpu.py")
     assert command.environment["SGLANG_CPU_OMP_THREADS_BIND"] == "3|5"
     assert "MASTER_ADDR" not in command.environment

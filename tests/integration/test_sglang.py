@@ -14,7 +14,16 @@ import torch
 from megatron_srpo.recipe.schema import EngineSection
 from megatron_srpo.rollout.client import EngineClient, Sampling
 from megatron_srpo.rollout.engine import start_engines
-from tests.integration.engines import PROMPT, alive, assert_serves, family, reference, update_over_gloo
+from tests.architectures import write_tiny
+from tests.integration.engines import (
+    PROMPT,
+    alive,
+    assert_serves,
+    assert_tells_experts,
+    family,
+    reference,
+    update_over_gloo,
+)
 
 pytestmark = pytest.mark.sglang
 
@@ -79,6 +88,15 @@ async def check_abort(client: EngineClient) -> None:
     await client.pause("abort")
     await client.resume()
     assert (await long).finish_reason in ("abort", "stop")
+
+
+async def test_tells_which_experts_it_used(engine_python: Path, tmp_path: Path) -> None:
+    folder = write_tiny("qwen3_moe", tmp_path / "model")
+    async with (
+        await start_engines(section(engine_python), folder, tmp_path, record_experts=True) as engines,
+        EngineClient(engines.urls[0], retries=0) as client,
+    ):
+        await assert_tells_experts(client, folder)
 
 
 async def test_two_ranks_and_a_killed_server(engine_python: Path, tiny_hf: TinyHf, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -13,6 +15,7 @@ from aiohttp.test_utils import TestServer
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.rollout.client import EngineClient, Sampling
 from megatron_srpo.rollout.fleet import EngineFleet
+from megatron_srpo.rollout.routed_experts import RoutingShape
 
 SAMPLING = Sampling(max_new_tokens=3, temperature=0.7, seed=5, stop_token_ids=(9,))
 
@@ -186,6 +189,21 @@ async def test_malformed_answer_names_engine_and_request(
     client = await client_of()
     with pytest.raises(SrpoError, match=rf"{client.url} answered request r/0/"):
         await client.generate(rid="r", input_ids=[1], sampling=SAMPLING)
+
+
+async def test_experts_are_asked_for_and_read(engine: FakeEngine, client_of: MakeClient) -> None:
+    routing = RoutingShape(layers=2, chosen=1, experts=300)
+    chosen = np.arange(8, dtype=np.int32) + 290
+    meta = answer()["meta_info"] | {"routed_experts": base64.b64encode(chosen.tobytes()).decode()}
+    engine.replies = [answer(meta_info=meta), answer(), answer(meta_info=meta)]
+    client = await client_of()
+    found = await client.generate(rid="r", input_ids=[1, 2, 3], sampling=SAMPLING, routing=routing)
+    assert engine.calls[0][1]["return_routed_experts"] is True
+    assert found.routed_experts is not None and found.routed_experts.dtype == np.uint16
+    assert found.routed_experts.tolist() == chosen.reshape(4, 2, 1).tolist()
+    for why, ids in (("'routed_experts'", [1, 2, 3]), ("8 choices of experts, expected 2 x 2 x 1", [1])):
+        with pytest.raises(SrpoError, match=why):
+            await client.generate(rid="r", input_ids=ids, sampling=SAMPLING, routing=routing)
 
 
 async def test_update_session_is_probed_once(engine: FakeEngine, client_of: MakeClient) -> None:

@@ -314,6 +314,8 @@ def test_layouts_with_experts_are_accepted(tmp_path: Path) -> None:
         check_parallel(read(tmp_path), TrainerSection(ranks=8, expert_parallel=2))
     with pytest.raises(SrpoError, match=r"experts.balancing is aux_loss, but .*config\.json has no experts"):
         check_parallel(read(tmp_path), TrainerSection(experts=ExpertsSection(balancing="aux_loss")))
+    with pytest.raises(SrpoError, match=r"experts.replay_routing is true, but .*config\.json has no experts"):
+        check_parallel(read(tmp_path), TrainerSection(experts=ExpertsSection(replay_routing=True)))
 
 
 def selective(*modules: str, **trainer: Any) -> TrainerSection:

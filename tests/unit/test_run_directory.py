@@ -85,9 +85,11 @@ def test_replay_takes_over_steps_and_never_mixes_runs(tmp_path: Path) -> None:
         with RunDirectory(recipe(source)) as run:
             for step in range(2):
                 record(run, step, text=name)
+            run.journal.step_path(0).with_suffix(".experts").write_bytes(f"experts of {name}".encode())
     with RunDirectory(recipe(tmp_path / "replay")) as run:
         assert run.copy_steps(sources["a"]) == run.copy_steps(sources["a"]) == 2
         assert [r.text for r in read_step(run.journal.step_path(1))] == ["a"]
+        assert run.journal.step_path(0).with_suffix(".experts").read_bytes() == b"experts of a"
         with pytest.raises(SrpoError, match="holds steps of its own"):
             run.copy_steps(sources["b"])
         assert [r.text for r in read_step(run.journal.step_path(1))] == ["a"]
