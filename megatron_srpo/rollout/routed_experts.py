@@ -6,7 +6,6 @@ parquet files of the journal, raw and in the order of its rows, and a trainer's 
 
 from __future__ import annotations
 
-import base64
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pybase64
 import xxhash
 from numpy.typing import NDArray
 
@@ -49,7 +49,7 @@ class RoutingShape:
 
         Raises ValueError or TypeError when it is something else.
         """
-        flat = np.frombuffer(base64.b64decode(text, validate=True), np.dtype("<i4"))
+        flat = np.frombuffer(pybase64.b64decode(text, validate=True), np.dtype("<i4"))
         shape = (tokens - 1, self.layers, self.chosen)
         if flat.size != np.prod(shape):
             raise ValueError(f"{flat.size} choices of experts, expected {' x '.join(map(str, shape))}")
