@@ -32,6 +32,7 @@ import xxhash
 from torch.distributed.checkpoint import metadata as dcp
 from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, _StorageInfo
 
+from megatron_srpo.bridge.extra_state import MARK, refuse_code_in_state
 from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.files import is_plain_name, replace_file
 
@@ -314,7 +315,9 @@ def _refuse_object(path: Path, piece: Piece) -> None:
     try:
         with path.open("rb") as file:
             file.seek(piece.start)
-            torch.load(io.BytesIO(file.read(piece.length)), weights_only=True)
+            value = torch.load(io.BytesIO(file.read(piece.length)), weights_only=True)
+        if MARK in piece.key:
+            refuse_code_in_state(value)
     except _BAD_PICKLE as error:
         raise SrpoError(f"{path}: {piece.key} is more than plain values ({one_line(error)})") from None
 
