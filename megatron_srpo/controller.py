@@ -241,8 +241,11 @@ class Controller:
         self._tell_saved()
 
     def _tell_saved(self) -> None:
-        for saved in self.trainer.take_saved():
+        told = self.trainer.take_saved()
+        for saved in told:
             self._event("checkpoint", **saved)
+        if told and not self.recipe.trainer.experts.keep_routing:
+            self.journal.drop_experts(before=self.provenance.oldest_version())
 
     def _record(self, step: int, values: dict[str, float]) -> None:
         self.observers.metrics.record(step, values)

@@ -68,6 +68,10 @@ class Provenance:
         named = [m.run.curriculum for m in self._manifests() if m.run is not None]
         return {state.steps: state.xxh3_128 for state in named if state is not None}
 
+    def oldest_version(self) -> int:
+        """The oldest weights that a start may go on from; 0 without checkpoints."""
+        return min(checkpoint_versions(self._checkpoints), default=0)
+
     def _manifests(self) -> list[Manifest]:
         found = []
         for version in checkpoint_versions(self._checkpoints):

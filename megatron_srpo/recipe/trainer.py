@@ -92,6 +92,11 @@ class ExpertsSection(Section):
     replay_routing: bool = Field(
         False, description="send tokens to the experts that the engine chose for them (arXiv 2510.11370)"
     )
+    keep_routing: bool = Field(
+        False,
+        description="keep the choices of steps before the oldest checkpoint, which only training from the "
+        "beginning would need: layers x experts per token bytes a token",
+    )
 
 
 class TrainerSection(Section):

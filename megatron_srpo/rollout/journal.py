@@ -248,3 +248,10 @@ class Journal:
         write_table(table, self.step_path(step), **_OPTIONS)
         shutil.rmtree(self._open_folder(step), ignore_errors=True)
         return self.step_path(step)
+
+    def drop_experts(self, before: int) -> None:
+        """Remove what engines chose in steps before `before`, on which nobody will train again."""
+        for path in self.root.glob(f"step-*{SUFFIX}"):
+            match = _STEP.match(path.with_suffix(".parquet").name)
+            if match is not None and int(match.group(1)) < before:
+                path.unlink()

@@ -113,7 +113,10 @@ def locate(step: Path, rows: Sequence[Row], shape: RoutingShape) -> list[RoutedE
         )
     found = file.stat().st_size if file.exists() else 0
     if found != sum(sizes):
-        raise SrpoError(f"{file}: has {found} bytes, but the rows of {step.name} {sum(sizes)}; restore it")
+        raise SrpoError(
+            f"{file}: has {found} bytes, but the rows of {step.name} {sum(sizes)}; restore it (without "
+            "trainer.experts.keep_routing it is removed when a checkpoint makes it superfluous)"
+        )
     starts = itertools.accumulate(sizes, initial=0)
     return [
         RoutedExperts(file, start, n, row.experts_checksum or 0, shape)

@@ -106,6 +106,17 @@ def test_a_crash_before_the_step_is_closed_is_made_good(tmp_path: Path) -> None:
     assert step.read_bytes() == whole.read_bytes()
 
 
+def test_superfluous_choices_are_dropped(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for step in range(3):
+        rows, choices = zip(*(sample(0, number) for number in range(2)), strict=True)
+        journal.append([replace(row, step=step) for row in rows], choices)
+        journal.close(step, 1, [0])
+    journal.drop_experts(before=2)
+    assert [path.name for path in tmp_path.glob("*.experts")] == ["step-000002.experts"]
+    assert journal.closed_steps() == [0, 1, 2]
+
+
 def test_damage_is_named(tmp_path: Path) -> None:
     step, _ = record(tmp_path)
     rows, file = read_step(step), step.with_suffix(".experts")
