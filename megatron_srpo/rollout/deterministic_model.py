@@ -69,7 +69,10 @@ class DeterministicModel:
         eos = self._model.generation_config.eos_token_id or self._model.config.eos_token_id
         self._eos_token_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
         self._tied = bool(self._model.config.tie_word_embeddings)
-        self._weights = _published(dict(self._model.named_parameters()), self._model.config.model_type)
+        saved = self._model.state_dict().keys()
+        buffers = {name: buffer for name, buffer in self._model.named_buffers() if name in saved}
+        weights = {**dict(self._model.named_parameters()), **buffers}
+        self._weights = _published(weights, self._model.config.model_type)
 
     # Generation
 

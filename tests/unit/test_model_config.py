@@ -348,7 +348,7 @@ def test_a_chunk_has_the_layers_that_are_recomputed(tmp_path: Path) -> None:
 
 def test_an_engine_splits_experts(tmp_path: Path) -> None:
     model = read(tmp_path, **MOE | {"moe_intermediate_size": 10})
-    with pytest.raises(SrpoError, match=r"shared_expert_intermediate_size 20 and .* 10 of .* 1 or 2\."):
+    with pytest.raises(SrpoError, match=r"the shared expert's intermediate size 20 and .* 10 of .* 1 or 2\."):
         check_engine_parallel(model, EngineSection(tensor_parallel=4))
     check_engine_parallel(model, EngineSection(tensor_parallel=2))
 
