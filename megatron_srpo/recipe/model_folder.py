@@ -335,16 +335,17 @@ def check_engine_parallel(model: ModelConfig, engine: EngineSection) -> None:
     Raises:
         SrpoError: with the numbers and the sizes that would work, or for a model that SGLang serves on GPUs only.
     """
-    shared = model.moe is not None and model.moe.shared_expert_intermediate_size is not None
-    if shared and engine.backend == "sglang" and engine.device == "cpu":
+    moe = model.moe
+    gated = moe is not None and moe.shared_expert_intermediate_size is not None and moe.shared_gate
+    if gated and engine.backend == "sglang" and engine.device == "cpu":
         raise SrpoError(
-            f"engine.device cpu: SGLang has no CPU kernel for the shared expert of {model.file}; "
+            f"engine.device cpu: SGLang has no CPU kernel for the gated shared expert of {model.file}; "
             "use a GPU, or engine.backend=deterministic for a test."
         )
     heads, groups = model.num_attention_heads, model.num_key_value_heads
     widths = _widths(model)
-    if model.moe is not None:
-        widths["an expert's intermediate size"] = model.moe.intermediate_size  # engines split every expert
+    if moe is not None:
+        widths["an expert's intermediate size"] = moe.intermediate_size  # engines split every expert
     works = [n for n in _divisors(heads, *widths.values()) if n % groups == 0 or groups % n == 0]
     if engine.tensor_parallel not in works:
         named = " and ".join(f"{name} {width}" for name, width in widths.items())

@@ -52,6 +52,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 OTHERS: dict[str, dict[str, Any]] = {
     "bf16": {"dtype": "bfloat16"},
     "none": {"experts": {"balancing": "none"}},
+    "aux_loss": {"experts": {"balancing": "aux_loss"}},
     "none, bf16": {"experts": {"balancing": "none"}, "dtype": "bfloat16"},
 }
 
@@ -145,8 +146,8 @@ def test_bias_is_that_of_the_formula(biases: dict[str, Tensors], layout: str) ->
         torch.testing.assert_close(biases[layout][name], bias, rtol=0, atol=1e-7)
 
 
-def test_without_balancing_it_stays_as_it_is(biases: dict[str, Tensors]) -> None:
-    for of in ("none", "none, bf16"):
+def test_without_this_balancing_it_stays_as_it_is(biases: dict[str, Tensors]) -> None:
+    for of in ("none", "aux_loss", "none, bf16"):
         for name, bias in biases["before"].items():
             assert biases[of][name].dtype == torch.float32
             assert biases[of][name].equal(bias)

@@ -14,6 +14,7 @@ import torch
 from megatron_srpo.recipe.schema import EngineSection
 from megatron_srpo.rollout.client import EngineClient, Sampling
 from megatron_srpo.rollout.engine import start_engines
+from tests.architectures import write_tiny
 from tests.integration.engines import PROMPT, alive, assert_serves, family, reference, update_over_gloo
 
 pytestmark = pytest.mark.sglang
@@ -54,6 +55,17 @@ async def test_serves_what_transformers_computes_through_every_update(
         processes = family(engines.processes[0].pid)
         assert len(processes) >= 4  # guard, server, scheduler, detokenizer
     assert not alive(processes)
+
+
+async def test_a_biased_router_and_its_bias_after_an_update(engine_python: Path, tmp_path: Path) -> None:
+    first, second = (write_tiny("glm4_moe", tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    async with (
+        await start_engines(section(engine_python), first, tmp_path) as engines,
+        EngineClient(engines.urls[0], retries=0, control_timeout=60.0) as client,
+    ):
+        await assert_serves(client, first, 0)
+        await update_over_gloo(client, second, 1)
+        await assert_serves(client, second, 1)
 
 
 async def check_batched_decode(client: EngineClient, folder: Path) -> None:

@@ -51,6 +51,16 @@ EXPERTS = replace(
         aux_loss_coefficient=0.0,
     ),
 )
+# As GLM-4.5: layers without experts first, a shared expert without a gate, a router with a bias.
+assert EXPERTS.moe is not None
+DENSE_FIRST = replace(
+    EXPERTS,
+    architecture="Glm4MoeForCausalLM",
+    qkv_bias=True,
+    moe=replace(
+        EXPERTS.moe, shared_expert_intermediate_size=8, dense_layers=3, shared_gate=False, router_bias=True
+    ),
+)
 
 
 def published(name: str) -> ModelConfig:
