@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.architectures import read_tensors, write_tiny
 from tests.conftest import REPOSITORY
@@ -36,14 +38,20 @@ evaluation: {{samples_per_prompt: 1, max_prompts: 1}}
 @pytest.mark.parametrize(("architecture", "balancing"), [("qwen2_moe", "none"), ("glm4_moe", "bias")])
 def test_engine_and_trainer_agree_after_every_exchange(tmp_path: Path, architecture: str, balancing: str) -> None:
     model = write_tiny(architecture, tmp_path / "model")
+    before = read_tensors(model)
+    has_extra = architecture == "glm4_moe"
+    if has_extra:
+        extra = {"model.layers.4.eh_proj.weight": torch.ones(2, 2)}
+        save_file(before | extra, model / "model.safetensors", metadata={"format": "pt"})
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(repository=REPOSITORY, steps=STEPS, model=model, balancing=balancing))
-    code, _, err = train(recipe, tmp_path / "run")
+    code, out, err = train(recipe, tmp_path / "run")
     assert code == 0, err
+    assert out.count("1 tensors from layer 4 on, which predict further tokens (MTP)") == has_extra
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in metrics] == list(range(STEPS))
     assert all(record["mismatch_mean"] < 1e-5 for record in metrics)
-    before, after = read_tensors(model), read_tensors(tmp_path / "run" / "model")
+    after = read_tensors(tmp_path / "run" / "model")
     assert set(before) == set(after)
     for name, tensor in before.items():
         changed = (tensor - after[name]).abs().max() > 0.01

@@ -20,6 +20,7 @@ from megatron_srpo.plan.memory import (
     weight_bytes,
 )
 from megatron_srpo.plan.parameters import count_parameters, rank_parameters, stage_layers
+from megatron_srpo.recipe.flops import model_flops
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from tests.unit.plan.shapes import DENSE_FIRST, EXPERTS, TINY, published, recipe
@@ -31,6 +32,13 @@ from tests.unit.plan.shapes import DENSE_FIRST, EXPERTS, TINY, published, recipe
 )
 def test_parameters_are_the_published_ones(name: str, billions: float) -> None:
     assert round(count_parameters(published(name)) / 1e9, 3) == billions
+
+
+def test_glm_4_5_air_is_106b_of_which_12b_are_active() -> None:
+    model = published("glm-4.5-air")
+    output = model.vocab_size * model.hidden_size  # of the two matrices of this size one is multiplied
+    assert int(count_parameters(model) / 1e9) == 106
+    assert int((model_flops(model).per_token / 2 + output) / 1e9) == 12
 
 
 def test_every_part_of_a_tiny_dense_rank() -> None:
