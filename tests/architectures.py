@@ -68,8 +68,38 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    # As GLM-4.5: biases and norms in the attention, which is half rotary; a choice by a bias.
+    "glm4_moe": (
+        "Glm4Moe",
+        {
+            "head_dim": 24,
+            "attention_bias": True,
+            "use_qk_norm": True,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 32,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+            "routed_scaling_factor": 2.5,
+            "num_nextn_predict_layers": 1,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+        },
+    ),
+    # As GLM-4.5-Air but for what its config leaves open: neither biases nor norms, and a larger shared expert.
+    "glm4_moe_air": (
+        "Glm4Moe",
+        {
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "n_shared_experts": 2,
+            "first_k_dense_replace": 2,
+            "num_nextn_predict_layers": 0,
+            "vocab_size": 511,
+        },
+    ),
 }
-MOE = ("qwen2_moe", "qwen3_moe", "mixtral")
+MOE = ("qwen2_moe", "qwen3_moe", "mixtral", "glm4_moe", "glm4_moe_air")
 
 
 def write_tiny(
@@ -94,8 +124,16 @@ def write_tiny(
             # Biases start at zero and norms at one; random values catch their being left out.
             if parameter_name.endswith("bias") or "norm" in parameter_name:
                 torch.nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.1)
+        for buffer_name, buffer in model.named_buffers():
+            if buffer_name.endswith("e_score_correction_bias"):
+                torch.nn.init.normal_(buffer, std=0.1)
     size = 10**12 if shard_bytes is None else shard_bytes
-    model.to(getattr(torch, values["dtype"])).save_pretrained(folder, max_shard_size=size)
+    # Its own float32 parts stay float32, as in what is published.
+    kept = {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
+    model.to(getattr(torch, values["dtype"]))
+    for name, buffer in kept.items():
+        model.get_submodule(name.rpartition(".")[0]).e_score_correction_bias = buffer
+    model.save_pretrained(folder, max_shard_size=size)
     _published_keys(folder / "config.json")
     save_byte_tokenizer(folder)
     return folder

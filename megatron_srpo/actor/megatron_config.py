@@ -9,7 +9,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_srpo.errors import SrpoError, one_line
 from megatron_srpo.platform.select import Platform
-from megatron_srpo.recipe.model_config import ModelConfig, MoEConfig
+from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.model_folder import chunk_layers
 from megatron_srpo.recipe.trainer import Fp8Section, RecomputeSection, TrainerSection
 
@@ -55,7 +55,7 @@ def transformer_config(model: ModelConfig, trainer: TrainerSection, platform: Pl
         bf16=dtype == torch.bfloat16,
         variable_seq_lengths=trainer.pipeline_parallel > 1,
         **_pipeline_arguments(model, trainer),
-        **_moe_arguments(model.moe, trainer, platform),
+        **_moe_arguments(model, trainer, platform),
         calculate_per_token_loss=True,
         # Every weight comes from a checkpoint, so random initialisation would be wasted work; but
         # `perform_initialization=False` would also leave out the marks by which the gradient norm knows
@@ -120,8 +120,9 @@ def _pipeline_arguments(model: ModelConfig, trainer: TrainerSection) -> dict[str
     return arguments
 
 
-def _moe_arguments(moe: MoEConfig | None, trainer: TrainerSection, platform: Platform) -> dict[str, Any]:
+def _moe_arguments(model: ModelConfig, trainer: TrainerSection, platform: Platform) -> dict[str, Any]:
     """Experts: no token is dropped."""
+    moe, section = model.moe, trainer.experts
     # Megatron checks the dispatcher with variable lengths, experts or none.
     arguments: dict[str, Any] = {"moe_token_dispatcher_type": "alltoall"}
     if moe is None:
@@ -131,16 +132,27 @@ def _moe_arguments(moe: MoEConfig | None, trainer: TrainerSection, platform: Pla
         "moe_router_topk": moe.experts_per_token,
         "moe_ffn_hidden_size": moe.intermediate_size,
         "moe_shared_expert_intermediate_size": moe.shared_expert_intermediate_size,
-        "moe_shared_expert_gate": moe.shared_expert_intermediate_size is not None,
+        "moe_shared_expert_gate": moe.shared_expert_intermediate_size is not None and moe.shared_gate,
+        **({"moe_layer_freq": _layers_with_experts(model)} if moe.dense_layers else {}),
+        # Megatron makes the chosen scores of a sigmoid sum to 1, the only form that is supported.
+        "moe_router_score_function": "sigmoid" if moe.router_bias else "softmax",
+        "moe_router_enable_expert_bias": moe.router_bias,
+        "moe_router_bias_update_rate": section.bias_update_rate,
+        "moe_router_topk_scaling_factor": moe.scaling if moe.router_bias else None,
         # Softmax over all experts and then the largest, or over the largest alone: these sum to 1.
         "moe_router_pre_softmax": not moe.normalize_top_k,
         "moe_router_dtype": "fp32",
-        "moe_router_load_balancing_type": trainer.experts.balancing,
-        "moe_aux_loss_coeff": trainer.experts.aux_loss_coefficient if trainer.experts.balancing != "none" else 0.0,
+        "moe_router_load_balancing_type": "aux_loss" if section.balancing == "aux_loss" else "none",
+        "moe_aux_loss_coeff": section.aux_loss_coefficient if section.balancing == "aux_loss" else 0.0,
         "moe_grouped_gemm": platform.layers == "transformer_engine",
         "expert_model_parallel_size": trainer.expert_parallel,
         "expert_tensor_parallel_size": 1,
     }
+
+
+def _layers_with_experts(model: ModelConfig) -> list[int]:
+    """1 for each layer with experts, 0 for one without."""
+    return [int(layer >= model.dense_layers) for layer in range(model.num_layers)]
 
 
 def _recompute_arguments(section: RecomputeSection) -> dict[str, Any]:

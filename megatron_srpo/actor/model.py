@@ -17,16 +17,19 @@ from megatron.core.distributed import (
     finalize_model_grads,
 )
 from megatron.core.models.gpt.gpt_layer_specs import (
+    get_gpt_decoder_block_spec,
     get_gpt_layer_local_spec,
     get_gpt_layer_with_transformer_engine_spec,
 )
 from megatron.core.models.gpt.gpt_model import GPTModel
+from megatron.core.transformer.enums import LayerType
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.utils import unwrap_model
 
+from megatron_srpo.actor.experts import freeze_bias, kept_in_float32
 from megatron_srpo.actor.local_layers import PackedAttention, RMSNorm
 from megatron_srpo.actor.megatron_config import transformer_config
 from megatron_srpo.platform.select import Platform
@@ -58,11 +61,29 @@ def layer_spec(
 
     `chunk` is the virtual stage, none without virtual stages.
     """
-    experts = config.num_moe_experts
+    experts, has_dense = config.num_moe_experts, isinstance(config.moe_layer_freq, list)
     if platform.layers == "transformer_engine":
+        if has_dense:
+            return get_gpt_decoder_block_spec(config, use_transformer_engine=True, vp_stage=chunk)
         return get_gpt_layer_with_transformer_engine_spec(
             num_experts=experts, moe_grouped_gemm=config.moe_grouped_gemm, qk_layernorm=config.qk_layernorm
         )
+    kinds = [_local_layer(config, None), _local_layer(config, experts)]
+    numbers = _layer_numbers(config, chunk)
+    has_experts = [bool(config.moe_layer_freq[n]) if has_dense else experts is not None for n in numbers]
+    return TransformerBlockSubmodules([kinds[one] for one in has_experts], RMSNorm)
+
+
+def _layer_numbers(config: TransformerConfig, chunk: int | None) -> list[int]:
+    """The numbers of a chunk's layers in the model, from 0."""
+    layout = config.pipeline_model_parallel_layout
+    if layout is None:
+        return list(range(config.num_layers))
+    return list(layout.get_layer_id_list(LayerType.decoder, vp_stage=chunk))
+
+
+def _local_layer(config: TransformerConfig, experts: int | None) -> ModuleSpec:
+    """Megatron's local layer with our attention and norms; `experts`: none for a dense one."""
     spec = get_gpt_layer_local_spec(num_experts=experts, qk_layernorm=config.qk_layernorm, normalization="RMSNorm")
     layer, attention = spec.submodules, spec.submodules.self_attention.submodules
     layer.input_layernorm = layer.pre_mlp_layernorm = RMSNorm
@@ -73,7 +94,7 @@ def layer_spec(
         # Checkpoints name a norm after the linear that Transformer Engine fuses it into, which it does not do
         # before experts.
         del layer.sharded_state_dict_keys_map["pre_mlp_layernorm."]
-    return TransformerBlockSubmodules([spec] * get_num_layers_to_build(config, chunk), RMSNorm)
+    return spec
 
 
 def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
@@ -84,6 +105,7 @@ def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
 def _rope_arguments(model: ModelConfig) -> dict[str, Any]:
     """GPTModel's rotary arguments."""
     arguments: dict[str, Any] = {"position_embedding_type": "rope", "rotary_base": model.rope_theta}
+    arguments["rotary_percent"] = model.rotary_share
     scaling = model.rope_scaling
     if scaling is not None and scaling.kind == "llama3":
         arguments |= {"rope_scaling": True, "rope_scaling_factor": scaling.factor}
@@ -113,6 +135,8 @@ def build_model(model: ModelConfig, trainer: TrainerSection, platform: Platform)
         )
         _mark_experts(gpt)
         chunks.append(gpt.to(platform.device))
+    if trainer.experts.balancing != "bias":
+        freeze_bias(chunks)
     return chunks
 
 
@@ -128,6 +152,12 @@ def _mark_experts(gpt: GPTModel) -> None:
             parameter.allreduce = False  # type: ignore[attr-defined]
 
 
+def in_16_bits(chunk: GPTModel) -> Float16Module:
+    """The chunk with bfloat16 weights, wrapped; what its routers choose and count by stays float32."""
+    with kept_in_float32(chunk):
+        return Float16Module(chunk.config, chunk)
+
+
 def wrap_for_training(chunks: Sequence[GPTModel], trainer: TrainerSection) -> list[DistributedDataParallel]:
     """Megatron's DDP with gradient buffers for the distributed optimizer; gradients are summed in float32."""
     config = chunks[0].config
@@ -139,7 +169,7 @@ def wrap_for_training(chunks: Sequence[GPTModel], trainer: TrainerSection) -> li
         bucket_size=trainer.bucket_parameters,
     )
     config.finalize_model_grads_func = finalize_model_grads
-    modules = [Float16Module(config, chunk) if config.bf16 else chunk for chunk in chunks]
+    modules = [in_16_bits(chunk) if config.bf16 else chunk for chunk in chunks]
     wrapped = [DistributedDataParallel(config, ddp_config, module) for module in modules]
     for module in wrapped:
         _fuse_gradient_accumulation(module)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.transformer.module import Float16Module
 
-from megatron_srpo.actor.model import build_model
+from megatron_srpo.actor.model import build_model, in_16_bits
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.trainer import TrainerSection
@@ -29,4 +28,4 @@ def build_reference(
     load(chunks, model_config)
     for chunk in chunks:
         chunk.requires_grad_(False).eval()
-    return [Float16Module(chunk.config, chunk) if chunk.config.bf16 else chunk for chunk in chunks]
+    return [in_16_bits(chunk) if chunk.config.bf16 else chunk for chunk in chunks]

@@ -135,6 +135,8 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
     collected: list[dict[str, float]] = []
     for update, found, old_log_probs, reference_log_probs in zip(updates, spreads, old, reference, strict=True):
         with phases("forward_backward"):
+            if before_update is not None and recipe.trainer.experts.balancing == "bias":
+                before_update()  # the routers' bias changes at the end of the backward passes
             statistics = forward_backward(staged, update, old_log_probs, reference_log_probs)
         if actor.version == 0 and not collected:
             check_mismatch(statistics, recipe.algorithm.mismatch_limit)
@@ -322,7 +324,7 @@ def forward_backward(
         return total, count, token_statistics(total, count, surrogate, known, batch.advantages, entropy)
 
     experts = actor.recipe.trainer.experts
-    if actor.model_config.moe is not None and experts.balancing != "none":
+    if actor.model_config.moe is not None and experts.balancing == "aux_loss":
         count = sum(_count(batch, algorithm.loss_over) for batch in batches)
         weigh_balancing(actor.chunks, batches, count, experts.aux_loss_coefficient, actor.ranks)
     for chunk in actor.model:

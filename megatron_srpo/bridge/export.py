@@ -22,9 +22,9 @@ from megatron_srpo.recipe.model_folder import INDEX
 
 
 def stored_dtypes(model: ModelConfig, bindings: Sequence[Binding]) -> dict[str, torch.dtype]:
-    """The dtype that each tensor of this stage has in the model folder."""
+    """The dtype that each tensor of this stage has in the model folder, or always has (`Rule.keeps_float32`)."""
     reader = CheckpointReader(model.folder)
-    return {name: reader.dtype(name) for binding in bindings for name in binding.hf}
+    return {name: binding.dtype(reader.dtype(name)) for binding in bindings for name in binding.hf}
 
 
 def export_hf(

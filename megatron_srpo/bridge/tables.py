@@ -8,7 +8,8 @@ grouped linear), the parameter has another name: both names are listed.  What di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from megatron_srpo.bridge.layouts import GateUp, Layout, Rows, Vocabulary, Whole, grouped_qkv
 from megatron_srpo.recipe.architectures import ARCHITECTURES, ExpertKeys
@@ -21,26 +22,44 @@ _LAYER, _HF_LAYER = "decoder.layers.{layer}.", "model.layers.{layer}."
 class Rule:
     """One line of a table: Megatron's names for a parameter, the HF names, and how they correspond.
 
-    A rule that is not `exported` is only read: its HF tensor belongs to another rule.
+    A rule that is not `exported` is only read: its HF tensor belongs to another rule.  `layers` are the numbers of
+    the layers that have such a parameter; one that is outside layers counts as one of layer 0.  A parameter that
+    `keeps_float32` has that type whatever the others have.
     """
 
     megatron: tuple[str, ...]
     hf: tuple[str, ...]
     layout: Layout
     exported: bool = True
+    layers: range = range(1)
+    keeps_float32: bool = False
 
     @property
     def of_expert(self) -> bool:
         """Whether there is such a parameter for every expert: split over expert-parallel ranks, whole on each."""
         return "{expert}" in self.hf[0]
 
+    @property
+    def of_layer(self) -> bool:
+        """Whether the parameter lies in a layer."""
+        return "{layer}" in self.hf[0]
+
 
 def table_for(model: ModelConfig) -> tuple[Rule, ...]:
     """All rules of a model; every parameter and every HF tensor is in exactly one that is exported."""
-    names = ARCHITECTURES[model.architecture].experts
-    moe = model.moe
-    mlp = _dense_rules() if moe is None or names is None else _expert_rules(moe, names)
-    return (*_outer_rules(model), *_attention_rules(model), *mlp)
+    names, moe = ARCHITECTURES[model.architecture].experts, model.moe
+    dense, every = range(model.dense_layers), range(model.num_layers)
+    rules = [*_outer_rules(model), *_in(every, _attention_rules(model))]
+    if dense:
+        rules += _in(dense, _dense_rules())
+    if moe is not None and names is not None:
+        rules += _in(every[len(dense) :], _expert_rules(moe, names))
+    return tuple(rules)
+
+
+def _in(layers: range, rules: tuple[Rule, ...]) -> Iterator[Rule]:
+    """The rules for certain layers."""
+    return (replace(rule, layers=layers) for rule in rules)
 
 
 def expand(rule: Rule, layer: int, expert: int = 0) -> tuple[str, ...]:
@@ -50,11 +69,21 @@ def expand(rule: Rule, layer: int, expert: int = 0) -> tuple[str, ...]:
 
 def hf_names(model: ModelConfig) -> set[str]:
     """Every HF tensor that a model's table speaks of."""
+    return _names(table_for(model), model)
+
+
+def float32_names(model: ModelConfig) -> set[str]:
+    """Those of them that are float32 whatever type the others have."""
+    return _names([rule for rule in table_for(model) if rule.keeps_float32], model)
+
+
+def _names(rules: Sequence[Rule], model: ModelConfig) -> set[str]:
+    """The HF tensors of rules."""
     experts = range(model.moe.experts) if model.moe is not None else range(1)
     return {
         name
-        for rule in table_for(model)
-        for layer in (range(model.num_layers) if "{layer}" in rule.hf[0] else range(1))
+        for rule in rules
+        for layer in rule.layers
         for expert in (experts if rule.of_expert else range(1))
         for name in expand(rule, layer, expert)
     }
@@ -122,7 +151,12 @@ def _expert_rules(moe: MoEConfig, names: ExpertKeys) -> tuple[Rule, ...]:
         Rule((one + "fc1.weight", grouped + "fc1.weight{expert}"), (gate, up), GateUp()),
         Rule((one + "fc2.weight", grouped + "fc2.weight{expert}"), (down,), Rows()),
     ]
+    if names.bias is not None:
+        bias = Rule((mlp + "router.expert_bias",), (f"{hf}gate.{names.bias}",), Whole(), keeps_float32=True)
+        rules.append(bias)
     if moe.shared_expert_intermediate_size is not None:
-        rules += _swiglu(mlp + "shared_experts.", hf + "shared_expert.", names.projections)
-        rules.append(Rule((mlp + "shared_experts.gate_weight",), (hf + "shared_expert_gate.weight",), Whole()))
+        shared = hf + names.shared_block
+        rules += _swiglu(mlp + "shared_experts.", shared + ".", names.projections)
+        if moe.shared_gate:
+            rules.append(Rule((mlp + "shared_experts.gate_weight",), (shared + "_gate.weight",), Whole()))
     return tuple(rules)

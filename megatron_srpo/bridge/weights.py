@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,12 +26,16 @@ _DERIVED = re.compile(r"\.rotary_emb\.inv_freq$")
 
 @dataclass(frozen=True)
 class Binding:
-    """A parameter of this rank with the rule that makes it and the HF names it stands for."""
+    """A parameter of this rank, or a router's bias, with the rule that makes it and the HF names it stands for."""
 
     name: str
-    parameter: torch.nn.Parameter
+    parameter: torch.Tensor
     rule: Rule
     hf: tuple[str, ...]
+
+    def dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The type in which its HF tensors leave this rank where others do so in `dtype`."""
+        return torch.float32 if self.rule.keeps_float32 else dtype
 
 
 def bind(chunks: Sequence[GPTModel], model: ModelConfig) -> list[Binding]:
@@ -46,7 +50,7 @@ def bind(chunks: Sequence[GPTModel], model: ModelConfig) -> list[Binding]:
         first_expert = parallel_state.get_expert_model_parallel_rank() * (model.moe.experts // size)
     bindings = []
     for chunk in chunks:
-        for name, parameter in chunk.named_parameters():
+        for name, parameter in (*chunk.named_parameters(), *_saved_buffers(chunk)):
             generic = _EXPERT.sub("{expert}", _LAYER.sub("decoder.layers.{layer}.", name))
             if generic not in rules:
                 raise SrpoError(f"no rule for Megatron's parameter {name} in the table of {model.architecture}")
@@ -55,6 +59,11 @@ def bind(chunks: Sequence[GPTModel], model: ModelConfig) -> list[Binding]:
             rule = rules[generic]
             bindings.append(Binding(name, parameter, rule, expand(rule, _global_layer(chunk, name), expert)))
     return bindings
+
+
+def _saved_buffers(chunk: GPTModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The routers' biases: no gradient, but as much of the model as its weights."""
+    return ((name, buffer) for name, buffer in chunk.named_buffers() if name.endswith(".router.expert_bias"))
 
 
 def _global_layer(chunk: GPTModel, name: str) -> int:
@@ -91,7 +100,7 @@ def _refuse_unused(reader: CheckpointReader, model: ModelConfig) -> None:
     used = hf_names(model)
     if model.tie_word_embeddings:
         used.add("lm_head.weight")
-    unused = sorted(name for name in reader.names - used if not _DERIVED.search(name))
+    unused = sorted(name for name in reader.names - used if not (_DERIVED.search(name) or model.is_extra(name)))
     if unused:
         raise SrpoError(
             f"{model.folder}: {len(unused)} tensors such as {unused[0]} are not part of {model.architecture} as "
@@ -108,12 +117,12 @@ def merged_shapes(binding: Binding, tensor_parallel: int) -> list[list[int]]:
 
 @torch.no_grad()
 def gather(binding: Binding, dtype: torch.dtype) -> list[torch.Tensor] | None:
-    """The binding's HF tensors in `dtype` on tensor-parallel rank 0, none on the others.
+    """The binding's HF tensors in `Binding.dtype` on tensor-parallel rank 0, none on the others.
 
     Every rank of the tensor-parallel group must call it; the conversion happens before the transfer.  Experts are
     whole on the ranks that hold them: each gets its own, and nobody else needs to call it.
     """
-    shard = binding.parameter.detach().to(dtype)
+    shard = binding.parameter.detach().to(binding.dtype(dtype))
     if binding.rule.of_expert:
         return binding.rule.layout.merge([shard])
     group = parallel_state.get_tensor_model_parallel_group()

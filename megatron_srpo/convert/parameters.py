@@ -1,8 +1,9 @@
 """What a conversion moves: every Megatron parameter, the HF tensors it is made of, and which rows go where.
 
 A checkpoint of Megatron holds global tensors: those of a layer have an axis for the layer in front, those of an
-expert one for the expert behind it.  The layouts of the bridge only ever rearrange rows, so applied to row
-numbers they tell where each row of an HF tensor lies, and a conversion becomes copying runs of bytes.
+expert one for the expert behind it.  Where some layers have experts and others none, the layer's number is in the
+key instead.  The layouts of the bridge only ever rearrange rows, so applied to row numbers they tell where each
+row of an HF tensor lies, and a conversion becomes copying runs of bytes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Parameter:
     keys: its possible keys; the first is the one that is written.
     place, extent: its indices along the axes in front (layer, expert) and their sizes.
     shape: without these axes; rows are its first dimension.
+    keeps_float32: whether it has that type whatever the others have.
     """
 
     keys: tuple[str, ...]
@@ -51,6 +53,7 @@ class Parameter:
     extent: tuple[int, ...]
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
+    keeps_float32: bool = False
 
     @property
     def global_shape(self) -> tuple[int, ...]:
@@ -66,12 +69,13 @@ class Parameter:
 def parameters(model: ModelConfig) -> list[Parameter]:
     """Every parameter whose HF tensors belong to it, in the order of the model's layers."""
     rules = [rule for rule in table_for(model) if rule.exported]
-    outer = [rule for rule in rules if "{layer}" not in rule.hf[0]]
-    inner = [(rule, _part_shapes(rule, model)) for rule in rules if "{layer}" in rule.hf[0]]
+    outer = [rule for rule in rules if not rule.of_layer]
+    inner = [(rule, _part_shapes(rule, model)) for rule in rules if rule.of_layer]
     found = [_whole(rule, model) for rule in outer if rule.megatron[0].startswith(_FIRST)]
     for layer in range(model.num_layers):
         for rule, parts in inner:
-            found += _of_layer(rule, parts, model, layer)
+            if layer in rule.layers:
+                found += _of_layer(rule, parts, model, layer)
     return found + [_whole(rule, model) for rule in outer if not rule.megatron[0].startswith(_FIRST)]
 
 
@@ -81,19 +85,22 @@ def extra_states(model: ModelConfig) -> list[str]:
     for parameter in parameters(model):
         module, _, kind = parameter.keys[0].rpartition(".")
         if kind == "weight" and ".linear_" in module:
-            place, extent = (".".join(map(str, numbers)) for numbers in (parameter.place, parameter.extent))
+            # Without an axis in front Megatron counts one of length 1.
+            axes = (parameter.place or (0,), parameter.extent or (1,))
+            place, extent = (".".join(map(str, numbers)) for numbers in axes)
             keys.append(f"{module}._extra_state/shard_{place}_{extent}")
     return keys
 
 
 def _whole(rule: Rule, model: ModelConfig) -> Parameter:
     shape = _shape(rule, model)
-    return Parameter(_keys(rule, model), (), (), shape, _part_shapes(rule, model))
+    return Parameter(_keys(rule, model, 0), (), (), shape, _part_shapes(rule, model))
 
 
 def _of_layer(rule: Rule, parts: tuple[Part, ...], model: ModelConfig, layer: int) -> Iterator[Parameter]:
     """A rule's parameter in a layer, or one for each expert."""
-    keys, shape = _keys(rule, model), _shape(rule, model)
+    keys, shape = _keys(rule, model, layer), _shape(rule, model)
+    front = () if _is_mixed(model) else ((layer, model.num_layers),)
     for expert in range(_experts(model)) if rule.of_expert else (None,):
         named = tuple(
             Part(
@@ -103,20 +110,26 @@ def _of_layer(rule: Rule, parts: tuple[Part, ...], model: ModelConfig, layer: in
             )
             for part in parts
         )
-        place = (layer,) if expert is None else (layer, expert)
-        extent = (model.num_layers,) if expert is None else (model.num_layers, _experts(model))
-        yield Parameter(keys, place, extent, shape, named)
+        axes = front if expert is None else (*front, (expert, _experts(model)))
+        place, extent = tuple(at for at, _ in axes), tuple(size for _, size in axes)
+        yield Parameter(keys, place, extent, shape, named, rule.keeps_float32)
 
 
-def _keys(rule: Rule, model: ModelConfig) -> tuple[str, ...]:
+def _is_mixed(model: ModelConfig) -> bool:
+    """Whether some layers have experts and others have none."""
+    return model.moe is not None and model.dense_layers > 0
+
+
+def _keys(rule: Rule, model: ModelConfig, layer: int) -> tuple[str, ...]:
     """Names of a rule's parameter in checkpoints, the one that Megatron writes first.
 
     Norms have the name of the linear that Transformer Engine fuses them into; it does not fuse any into experts.
     """
     generic = [name for name in rule.megatron if "weight{" not in name]  # not those of grouped linears
-    names = [name.replace(_LAYER, "layers.").replace(_EXPERT, "experts.") for name in generic]
+    of_layer = f"layers.{layer}." if _is_mixed(model) else "layers."
+    names = [name.replace(_LAYER, of_layer).replace(_EXPERT, "experts.") for name in generic]
     fused = [name for name in names if name.endswith("layer_norm_weight")]
-    if fused and (model.moe is None or ".mlp." not in fused[0]):
+    if fused and (layer < model.dense_layers or ".mlp." not in fused[0]):
         names = [*fused, *(name for name in names if name not in fused)]
     return tuple(names)
 
@@ -161,7 +174,7 @@ def _shape(rule: Rule, model: ModelConfig) -> tuple[int, ...]:
     if name == "linear_proj":
         return (hidden, model.query_size)
     if name == "router":
-        return (_experts(model), hidden)
+        return (_experts(model),) if rule.keeps_float32 else (_experts(model), hidden)
     if kind == "gate_weight":
         return (1, hidden)
     if name in ("linear_fc1", "linear_fc2"):

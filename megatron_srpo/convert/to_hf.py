@@ -28,6 +28,7 @@ from megatron_srpo.bridge.hf_files import (
     split,
     tensor_in,
 )
+from megatron_srpo.bridge.tables import float32_names
 from megatron_srpo.bridge.torch_dist import HashingStream
 from megatron_srpo.convert import threads
 from megatron_srpo.convert.megatron_files import MegatronWeights
@@ -118,13 +119,13 @@ def plan(weights: MegatronWeights, model: ModelConfig, options: Options) -> Targ
     if weights.is_conversion and carried is not None:
         # Tensors of a key that had several types are stored in the widest; their own are in the layout.
         stored |= {name: dtype for file in carried for name, dtype in file.tensors if name in stored}
-    dtypes = _output_dtypes(stored, options.dtype)
+    dtypes = _output_dtypes(stored, options.dtype, float32_names(model))
     if options.dtype == FP8:
         for name in [name for name in dtypes if dtypes[name] == fp8.FP8]:
             shapes[name + fp8.SCALE] = fp8.scale_shape(shapes[name])
     is_same = options.dtype == "keep" and options.file_bytes is None and carried is not None
     if is_same and {name for file in carried or () for name, _ in file.tensors} >= set(dtypes):
-        layout = [_in_types(file, dtypes) for file in carried or ()]
+        layout = [file for file in (_in_types(file, dtypes) for file in carried or ()) if file.tensors]
     else:
         is_same = False
         layout = split(dtypes, shapes, options.file_bytes or FILE_BYTES)
@@ -147,11 +148,11 @@ def _in_types(file: FileLayout, dtypes: dict[str, torch.dtype]) -> FileLayout:
     return replace(file, tensors=tuple((name, dtypes[name]) for name, _ in file.tensors if name in dtypes))
 
 
-def _output_dtypes(stored: dict[str, torch.dtype], dtype: str) -> dict[str, torch.dtype]:
-    """The type of every tensor to be written, each weight's scales behind it."""
+def _output_dtypes(stored: dict[str, torch.dtype], dtype: str, kept: set[str]) -> dict[str, torch.dtype]:
+    """The type of every tensor to be written, each weight's scales behind it; those of `kept` keep theirs."""
     if dtype != FP8:
         chosen = DTYPES[dtype]
-        return {name: chosen or own for name, own in stored.items()}
+        return {name: own if name in kept else chosen or own for name, own in stored.items()}
     found: dict[str, torch.dtype] = {}
     for name, own in stored.items():
         found[name] = fp8.FP8 if fp8.is_quantized(name) else own
@@ -177,7 +178,8 @@ def _contents(
         values["quantization_config"] = fp8.quantization_config([*kept, "lm_head"])
         contents["config.json"] = side_files.as_json(values)
         return contents
-    types = {dtype for file in layout for _, dtype in file.tensors}
+    fixed = float32_names(model)
+    types = {dtype for file in layout for name, dtype in file.tensors if name not in fixed}
     if len(types) == 1:
         contents["config.json"] = side_files.with_dtype(
             contents["config.json"], side_files.dtype_name(types.pop())

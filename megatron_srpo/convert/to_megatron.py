@@ -15,6 +15,7 @@ from rich.console import Console
 import megatron_srpo
 from megatron_srpo.bridge import side_files
 from megatron_srpo.bridge.hf_files import FileLayout, HfWeights, aligned, copy_rounded, size_in_bytes, tensor_in
+from megatron_srpo.bridge.tables import float32_names
 from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, without_crc, write_index
 from megatron_srpo.checkpoints.manifest import MANIFEST, sealed
 from megatron_srpo.convert import threads
@@ -24,7 +25,7 @@ from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import checksum, replace_file, sync, unwritable
 from megatron_srpo.recipe.model_config import ModelConfig
-from megatron_srpo.recipe.model_folder import check_model_folder, fingerprint
+from megatron_srpo.recipe.model_folder import check_model_folder, extra_layers_notice, fingerprint
 
 FILE_BYTES = 2**28  # a `.distcp` file ends after the chunk that passes this
 TIED = "lm_head.weight"
@@ -83,6 +84,8 @@ def hf_to_megatron(source: Path, target: Path, options: Options, console: Consol
     try:
         if work.notice:
             console.print(work.notice, highlight=False, markup=False, soft_wrap=True)
+        if notice := extra_layers_notice(model):
+            console.print(notice, highlight=False, markup=False, soft_wrap=True)
         work.check_space({file.name: file.size for file in files})
         if model.tie_word_embeddings and TIED in weights.tensors:
             _check_tied(weights, found[0].parts[0].name)
@@ -133,8 +136,10 @@ def _check_tensors(model: ModelConfig, weights: HfWeights, found: list[Parameter
 
 
 def _is_dropped(name: str, model: ModelConfig) -> bool:
-    """What old exports carry though it is computed from the config, and tied output weights."""
-    return name.endswith(".rotary_emb.inv_freq") or (model.tie_word_embeddings and name == TIED)
+    """What old exports carry though it is computed from the config, tied output weights, layers not trained."""
+    if model.tie_word_embeddings and name == TIED:
+        return True
+    return name.endswith(".rotary_emb.inv_freq") or model.is_extra(name)
 
 
 def _check_tied(weights: HfWeights, embedding: str) -> None:
@@ -159,7 +164,8 @@ def _chunks(found: list[Parameter], weights: HfWeights, dtype: str) -> list[Chun
     types: dict[str, torch.dtype] = {}
     for parameter in found:
         for part in parameter.parts:
-            stored = DTYPES[dtype] or weights.tensors[part.name].dtype
+            stored = torch.float32 if parameter.keeps_float32 else DTYPES[dtype]
+            stored = stored or weights.tensors[part.name].dtype
             key = parameter.keys[0]
             types[key] = torch.promote_types(types.get(key, stored), stored)
     chunks = []
@@ -280,6 +286,9 @@ def _side_files(model: ModelConfig, weights: HfWeights, options: Options) -> dic
     layout, dtype = weights.layout, DTYPES[options.dtype]
     if dtype is not None:
         contents["config.json"] = side_files.with_dtype(contents["config.json"], options.dtype)
-        layout = [FileLayout(f.name, f.metadata, tuple((n, dtype) for n, _ in f.tensors)) for f in layout]
+        kept = dict.fromkeys(float32_names(model), torch.float32)
+        layout = [
+            FileLayout(f.name, f.metadata, tuple((n, kept.get(n, dtype)) for n, _ in f.tensors)) for f in layout
+        ]
     contents[side_files.LAYOUT] = side_files.layout_to_json(layout)
     return contents

@@ -23,6 +23,7 @@ from megatron_srpo.launch.trainer import Trainer, start_trainer
 from megatron_srpo.observe.metrics import JsonLines, RunMetrics
 from megatron_srpo.observe.progress import Progress
 from megatron_srpo.recipe.model_config import read_model_config
+from megatron_srpo.recipe.model_folder import extra_layers_notice
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rewards.pool import RewardPool
 from megatron_srpo.rewards.sandbox.choice import describe_sandbox
@@ -62,6 +63,8 @@ async def _train(run: RunDirectory, replay: Path | None) -> None:
         for key, (old, new) in run.changed.items():
             events.write({"event": "recipe_changed", "key": key, "old": old, "new": new})
             progress.say(f"the recipe has changed since this run's last start: {key} was {old!r} and is {new!r}")
+        if notice := extra_layers_notice(read_model_config(recipe.model.path)):
+            progress.say(notice)
         progress.phase("starting trainer ranks and engines, about half a minute")
         async with AsyncExitStack() as stack:
             stack.callback(metrics.close)

@@ -20,7 +20,7 @@ SwiGLU, grouped queries and flash attention in Transformer Engine's layers, whic
 | expert_inputs | e n h: the dispatched tokens | s |
 | expert_gate_up | 2 w n m + 4 n: and the chosen share that SwiGLU weighs with | s |
 | expert_product | e n m | s |
-| shared_gate_up | 2 w f of the shared expert, and its output w h, which is gated | t, s |
+| shared_gate_up | 2 w f of the shared expert, and its output w h where it is gated | t, s |
 | shared_product | e f of the shared expert | t |
 
 h: hidden size; q, k: widths of all query heads and of all key heads; f, m: intermediate size of the dense layer
@@ -63,7 +63,7 @@ class LayerActivations:
 
 
 def layer_terms(model: ModelConfig, trainer: TrainerSection, in_8_bits: bool = False) -> dict[str, float]:
-    """The terms of the table, without any recomputation."""
+    """The terms of the table, without any recomputation, for a model whose layers are of one kind."""
     wide = WIDTH[trainer.dtype]
     narrow = 1 if in_8_bits else wide
     hidden, query, key = model.hidden_size, model.query_size, model.key_value_size
@@ -106,8 +106,9 @@ def _expert_terms(
     shared = moe.shared_expert_intermediate_size
     if shared is None:
         return terms
+    gated = wide * hidden / sequence if moe.shared_gate else 0.0
     return terms | {
-        "shared_gate_up": 2 * wide * shared / tensor + wide * hidden / sequence,
+        "shared_gate_up": 2 * wide * shared / tensor + gated,
         "shared_product": narrow * shared / tensor,
     }
 
@@ -166,7 +167,7 @@ def stage_activations(
         limit = len(layers) if recompute.layers is None else recompute.layers
         for place, layer in enumerate(layers):
             whole = recompute.granularity == "full" and place < limit
-            of_layer = layer_activations(model, trainer, is_in_8_bits(model, trainer, layer), whole)
+            of_layer = layer_activations(model.like(layer), trainer, is_in_8_bits(model, trainer, layer), whole)
             kept += times * of_layer.kept
             working = max(working, of_layer.working)
     return tokens * (kept + working)

@@ -31,24 +31,29 @@ def count_parameters(model: ModelConfig) -> int:
     """Parameters of the whole model; tied embeddings count once."""
     embedding = model.vocab_size * model.hidden_size
     outer = embedding * (1 if model.tie_word_embeddings else 2) + model.hidden_size
-    return outer + model.num_layers * (layer_parameters(model, 1) + expert_parameters(model, 1))
+    layers = [model.like(layer) for layer in range(model.num_layers)]
+    return outer + sum(layer_parameters(one, 1) + expert_parameters(one, 1) for one in layers)
 
 
 def layer_parameters(model: ModelConfig, tensor_parallel: int) -> int:
-    """Of one decoder layer, less its experts, on one tensor-parallel rank; norms are on every rank."""
+    """Of a decoder layer, less its experts, on one tensor-parallel rank; norms are on every rank.
+
+    All of the model's layers are of one kind (`ModelConfig.like`), here and in `expert_parameters`.
+    """
     hidden, moe = model.hidden_size, model.moe
     split = _matrices(model)
     if model.qkv_bias:
         split += model.query_size + 2 * model.key_value_size
     whole = 2 * hidden + (2 * model.head_dim if model.qk_norm else 0)
     if moe is not None:
-        gate = hidden if moe.shared_expert_intermediate_size else 0
-        whole += moe.experts * hidden + gate  # the router, and the shared expert's gate
+        gate = hidden if moe.shared_expert_intermediate_size and moe.shared_gate else 0
+        bias = moe.experts if moe.router_bias else 0
+        whole += moe.experts * hidden + bias + gate  # the router, and the shared expert's gate
     return split // tensor_parallel + whole
 
 
 def expert_parameters(model: ModelConfig, expert_parallel: int) -> int:
-    """Of one layer's experts on one expert-parallel rank."""
+    """Of a layer's experts on one expert-parallel rank."""
     if model.moe is None:
         return 0
     return model.moe.experts // expert_parallel * 3 * model.hidden_size * model.moe.intermediate_size
@@ -75,8 +80,9 @@ def rank_parameters(model: ModelConfig, trainer: TrainerSection, stage: int) -> 
     """Of a rank of pipeline stage `stage`; they are as many on all of its ranks."""
     size = trainer.tensor_parallel
     layers = [layer for chunk in stage_layers(model, trainer, stage) for layer in chunk]
-    dense = len(layers) * layer_parameters(model, size)
-    of_experts = expert_parameters(model, trainer.expert_parallel)
+    kinds = [model.like(layer) for layer in layers]
+    dense = sum(layer_parameters(one, size) for one in kinds)
+    of_experts = [expert_parameters(one, trainer.expert_parallel) for one in kinds]
     embedding = -(-model.vocab_size // size) * model.hidden_size  # rows are padded to equal shares
     first, last = stage == 0, stage == trainer.pipeline_parallel - 1
     if first:
@@ -86,8 +92,12 @@ def rank_parameters(model: ModelConfig, trainer: TrainerSection, stage: int) -> 
         # A tied output layer is the same tensor on one stage, and a copy of it on a stage of its own.
         if not (model.tie_word_embeddings and first):
             dense += embedding
-    eight = sum(is_in_8_bits(model, trainer, layer) for layer in layers)
-    return RankParameters(dense, len(layers) * of_experts, eight * (_matrices(model) // size + of_experts))
+    in_8_bits = sum(
+        _matrices(one) // size + experts
+        for one, experts, layer in zip(kinds, of_experts, layers, strict=True)
+        if is_in_8_bits(model, trainer, layer)
+    )
+    return RankParameters(dense, sum(of_experts), in_8_bits)
 
 
 def _matrices(model: ModelConfig) -> int:

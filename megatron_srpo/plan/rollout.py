@@ -52,7 +52,8 @@ def rollout_time(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Workloa
 def decode_seconds(recipe: Recipe, model: ModelConfig, gpu: Gpu, running: float, context: float) -> float:
     """Of one token for each of `running` samples of an engine, with `context` tokens before it."""
     size = recipe.engine.tensor_parallel
-    weights = count_parameters(model) - model.num_layers * expert_parameters(model, 1) * _untouched(model, running)
+    layers = model.num_layers - model.dense_layers if model.moe is not None else 0
+    weights = count_parameters(model) - layers * expert_parameters(model, 1) * _untouched(model, running)
     read = weights * engine_width(recipe) / size + running * context * cache_bytes(recipe, model)
     flops = model_flops(model)
     operations = running * (flops.per_token + flops.per_target + flops.per_pair * context) / size

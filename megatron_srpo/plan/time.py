@@ -146,7 +146,7 @@ def _microbatch(model: ModelConfig, trainer: TrainerSection, gpu: Gpu, micro: _T
     for layers in stage_layers(model, trainer, stage):
         limit = len(layers) if trainer.recompute.layers is None else trainer.recompute.layers
         for place, layer in enumerate(layers):
-            of_layer = _layer(model, trainer, gpu, micro, is_in_8_bits(model, trainer, layer))
+            of_layer = _layer(model.like(layer), trainer, gpu, micro, is_in_8_bits(model, trainer, layer))
             forward, backward = forward + of_layer.forward, backward + of_layer.backward
             if trainer.recompute.granularity != "full":
                 again += of_layer.again
@@ -162,7 +162,7 @@ def _microbatch(model: ModelConfig, trainer: TrainerSection, gpu: Gpu, micro: _T
 
 
 def _layer(model: ModelConfig, trainer: TrainerSection, gpu: Gpu, micro: _Tokens, in_8_bits: bool) -> Microbatch:
-    """One layer.  Element-wise work is told by what is kept: a third of its passes are forward."""
+    """A layer where all are of one kind.  Element-wise work is told by what is kept: a third of it is forward."""
     flops, ranks = model_flops(model), trainer.tensor_parallel * trainer.context_parallel
     per_token = flops.per_token / model.num_layers
     of_experts = 0.0

@@ -171,6 +171,7 @@ def _to_host(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -
 
 def _complete_experts() -> None:
     import megatron.core.transformer.moe.moe_utils as moe_utils
+    import megatron.core.transformer.moe.router as router
     import megatron.core.transformer.moe.token_dispatcher as token_dispatcher
 
     modules: tuple[Any, Any] = (moe_utils, token_dispatcher)
@@ -179,6 +180,10 @@ def _complete_experts() -> None:
     if not hasattr(moe_utils, "te_general_gemm"):
         # The router asks whether it is None, but without Transformer Engine the name is not there at all.
         modules[0].te_general_gemm = None
+    # Counting tokens is one sum: to compile it takes longer than a small run's steps.
+    of_router: Any = router.TopKRouter
+    counting = of_router._apply_expert_bias
+    of_router._apply_expert_bias = getattr(counting, "_torchdynamo_orig_callable", counting)
 
 
 def install() -> None:

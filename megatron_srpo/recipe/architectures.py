@@ -20,8 +20,14 @@ class ExpertKeys:
     count, size: the keys of the number of experts and of one expert's intermediate size.  The first spelling that
         the config has counts.
     normalize: the key that says whether the chosen experts' weights are made to sum to 1; none: they always are.
-    shared_size: the key of the shared expert's size; none: the architecture has no shared expert.
-    block: name of the module in a layer that holds router and experts.
+    shared_size: the key of the shared expert's size.  shared_count: instead, the key of how many experts' size it
+        has.  Neither: the architecture has no shared expert.
+    shared_gate: whether a gate weighs the shared expert.
+    dense_layers: the key of how many layers, the first ones, have no experts; none: all layers have some.
+    bias: name of the router's tensor that is added to the scores for the choice alone.  A router that has one
+        scores each expert by itself, with a sigmoid, instead of all together with a softmax.
+    scaling: the key of a factor of the chosen experts' weights; none: 1.
+    block: name of the module in a layer that holds router and experts; shared_block: of the shared expert in it.
     projections: names of an expert's gate, up and down projection.
     """
 
@@ -29,7 +35,13 @@ class ExpertKeys:
     size: tuple[str, ...] = ("moe_intermediate_size",)
     normalize: str | None = "norm_topk_prob"
     shared_size: str | None = None
+    shared_count: str | None = None
+    shared_gate: bool = True
+    dense_layers: str | None = None
+    bias: str | None = None
+    scaling: str | None = None
     block: str = "mlp"
+    shared_block: str = "shared_expert"
     projections: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -38,29 +50,35 @@ class Architecture:
     """One row; the defaults are those of Llama.
 
     name: as `architectures` of config.json says it.
-    qkv_bias: whether query, key and value projections have biases.
-    qk_norm: whether queries and keys are normalised, each head by itself.
+    qkv_bias: whether query, key and value projections have biases; a name: the key that says so.
+    qk_norm: whether queries and keys are normalised, each head by itself; a name: the key that says so.
     head_dim: the head size where config.json has no head_dim; none: hidden_size / num_attention_heads.
     rope_theta, rms_norm_eps: what holds where config.json has no such key.
+    rotary_share: likewise for `partial_rotary_factor`, the share of a head that is rotated; none: there is no such
+        key, heads are rotated whole.
     window: whether `sliding_window` limits attention: "never", "always", or if "use_sliding_window" is true.
     must_be: key -> the only value that is supported, which also holds where the key is missing.
     experts: none for a dense model.
+    extra_layers: the key of how many layers there are behind those of the model, which predict further tokens
+        (MTP); their tensors are passed over.
     """
 
     name: str
-    qkv_bias: bool = False
-    qk_norm: bool = False
+    qkv_bias: bool | str = False
+    qk_norm: bool | str = False
     head_dim: int | None = None
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-6
+    rotary_share: float | None = None
     window: str = "never"
     must_be: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({"attention_bias": False}))
     experts: ExpertKeys | None = None
+    extra_layers: str | None = None
 
 
 # Asked of every architecture.
 COMMON_MUST_BE = MappingProxyType({"hidden_act": "silu", "mlp_bias": False, "attention_dropout": 0.0})
-# Every layer has experts: layers without them would need another layer spec and table.
+# Every layer has experts: those without them can only come first (`dense_layers`).
 _EVERY_LAYER = MappingProxyType({"decoder_sparse_step": 1, "mlp_only_layers": []})
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -99,6 +117,26 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
                 must_be={**_EVERY_LAYER, "attention_bias": False},
                 # transformers 5 writes the second spelling, published configs have the first.
                 experts=ExpertKeys(count=("num_experts", "num_local_experts")),
+            ),
+            Architecture(
+                "Glm4MoeForCausalLM",  # GLM-4.5, GLM-4.5-Air, GLM-4.6
+                qkv_bias="attention_bias",
+                qk_norm="use_qk_norm",
+                rms_norm_eps=1e-5,
+                rotary_share=0.5,
+                # A choice among groups of experts first, and weights that do not sum to 1, Megatron has otherwise.
+                must_be={"n_group": 1, "topk_group": 1, "norm_topk_prob": True},
+                experts=ExpertKeys(
+                    count=("n_routed_experts", "num_local_experts"),
+                    normalize=None,
+                    shared_count="n_shared_experts",
+                    shared_gate=False,
+                    dense_layers="first_k_dense_replace",
+                    bias="e_score_correction_bias",
+                    scaling="routed_scaling_factor",
+                    shared_block="shared_experts",
+                ),
+                extra_layers="num_nextn_predict_layers",
             ),
         )
     }

@@ -41,13 +41,13 @@ def model_flops(model: ModelConfig) -> ModelFlops:
     """Of the whole model, on all its ranks together; of experts those that a token visits."""
     hidden = model.hidden_size
     attention = hidden * (2 * model.query_size + 2 * model.key_value_size)
-    feed_forward = 3 * hidden * model.intermediate_size
+    feed_forward = model.dense_layers * 3 * hidden * model.intermediate_size
     if model.moe is not None:
         moe = model.moe
         width = moe.experts_per_token * moe.intermediate_size + (moe.shared_expert_intermediate_size or 0)
-        feed_forward = 3 * hidden * width + hidden * moe.experts
+        feed_forward += (model.num_layers - model.dense_layers) * (3 * hidden * width + hidden * moe.experts)
     return ModelFlops(
-        per_token=2.0 * model.num_layers * (attention + feed_forward),
+        per_token=2.0 * (model.num_layers * attention + feed_forward),
         per_pair=4.0 * model.num_layers * model.query_size,  # scores, and their product with the values
         per_target=2.0 * hidden * model.vocab_size,
     )

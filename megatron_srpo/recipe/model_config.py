@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -33,8 +33,12 @@ class MoEConfig:
     """A layer's mixture of experts.
 
     normalize_top_k: whether the weights of a token's experts sum to 1, or are their shares among all experts.
-    shared_expert_intermediate_size: size of the expert that every token passes, behind a gate; none without one.
+    shared_expert_intermediate_size: size of the expert that every token passes; none without one.
     aux_loss_coefficient: the load balancing loss of pre-training, as recorded; not part of the RL loss.
+    dense_layers: how many layers, the first ones, have no experts.
+    shared_gate: whether a gate weighs the shared expert.
+    router_bias: whether the router scores with a sigmoid and chooses by the scores and a bias, not with a softmax.
+    scaling: factor of the weights of a token's experts.
     """
 
     experts: int
@@ -43,14 +47,20 @@ class MoEConfig:
     shared_expert_intermediate_size: int | None
     normalize_top_k: bool
     aux_loss_coefficient: float
+    dense_layers: int = 0
+    shared_gate: bool = True
+    router_bias: bool = False
+    scaling: float = 1.0
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The shape of a decoder-only model, as its config.json states it.
 
-    `intermediate_size` is that of the dense layers, of which a model with experts (`moe`) has none.
+    `intermediate_size` is that of the dense layers, of which a model with experts (`moe`) may have none.
+    `rotary_share`: the share of a head that is rotated, its front.
     `sliding_window`: how many tokens attention sees; none: all of them.
+    `extra_layers`: layers behind the model's for predicting further tokens, which are not trained.
     """
 
     folder: Path
@@ -65,11 +75,13 @@ class ModelConfig:
     rms_norm_eps: float
     rope_theta: float
     rope_scaling: RopeScaling | None
+    rotary_share: float
     tie_word_embeddings: bool
     qkv_bias: bool
     qk_norm: bool
     sliding_window: int | None
     moe: MoEConfig | None
+    extra_layers: int
     max_position_embeddings: int
     dtype: str
     eos_token_ids: tuple[int, ...]
@@ -90,6 +102,22 @@ class ModelConfig:
         """Width of all key heads together, which is that of the value heads too."""
         return self.num_key_value_heads * self.head_dim
 
+    @property
+    def dense_layers(self) -> int:
+        """How many layers, the first ones, have no experts."""
+        return self.num_layers if self.moe is None else self.moe.dense_layers
+
+    def like(self, layer: int) -> ModelConfig:
+        """A model whose layers are all as this one's `layer` is: with experts, or without."""
+        if self.moe is None or not self.dense_layers:
+            return self
+        return replace(self, moe=None if layer < self.dense_layers else replace(self.moe, dense_layers=0))
+
+    def is_extra(self, tensor: str) -> bool:
+        """Whether an HF tensor belongs to a layer that is not trained (`extra_layers`)."""
+        numbers = range(self.num_layers, self.num_layers + self.extra_layers)
+        return tensor.startswith(tuple(f"model.layers.{number}." for number in numbers))
+
 
 class _Keys:
     """Typed look-ups in a JSON object that name file and key when something is off."""
@@ -108,6 +136,13 @@ class _Keys:
             self.refuse(key, "is missing; a positive integer is expected")
         if type(value) is not int or value <= 0:
             self.refuse(key, f"is {value!r}, expected a positive integer")
+        return value
+
+    def count(self, key: str, default: int) -> int:
+        """An integer that may be zero."""
+        value = self.values.get(key, default)
+        if type(value) is not int or value < 0:
+            self.refuse(key, f"is {value!r}, expected zero or a positive integer")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -170,26 +205,29 @@ def read_model_config(folder: Path) -> ModelConfig:
         keys.refuse("num_key_value_heads", f"is {groups}, which does not divide num_attention_heads {heads}")
     if raw.get("head_dim") is None and architecture.head_dim is None and hidden % heads:
         keys.refuse("hidden_size", f"is {hidden}, which num_attention_heads {heads} does not divide")
+    head_dim = keys.integer("head_dim", architecture.head_dim or hidden // heads)
     theta, scaling = _rope(keys, architecture.rope_theta)
-    vocabulary = keys.integer("vocab_size")
+    vocabulary, layers = keys.integer("vocab_size"), keys.integer("num_hidden_layers")
     return ModelConfig(
         folder=folder,
         architecture=architecture.name,
         vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=keys.integer("intermediate_size"),
-        num_layers=keys.integer("num_hidden_layers"),
+        num_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=groups,
-        head_dim=keys.integer("head_dim", architecture.head_dim or hidden // heads),
+        head_dim=head_dim,
         rms_norm_eps=keys.number("rms_norm_eps", architecture.rms_norm_eps),
         rope_theta=theta,
         rope_scaling=scaling,
+        rotary_share=_rotary_share(keys, architecture, head_dim),
         tie_word_embeddings=keys.flag("tie_word_embeddings", False),
-        qkv_bias=architecture.qkv_bias,
-        qk_norm=architecture.qk_norm,
+        qkv_bias=_switch(keys, architecture.qkv_bias),
+        qk_norm=_switch(keys, architecture.qk_norm),
         sliding_window=window,
-        moe=_moe(keys, architecture),
+        moe=_moe(keys, architecture, layers),
+        extra_layers=keys.count(architecture.extra_layers, 0) if architecture.extra_layers else 0,
         max_position_embeddings=keys.integer("max_position_embeddings"),
         dtype=_dtype(keys),
         eos_token_ids=_stop_tokens(keys, vocabulary),
@@ -243,7 +281,12 @@ def _sliding_window(keys: _Keys, architecture: Architecture) -> int | None:
     return keys.integer("sliding_window") if used and keys.values.get("sliding_window") is not None else None
 
 
-def _moe(keys: _Keys, architecture: Architecture) -> MoEConfig | None:
+def _switch(keys: _Keys, switch: bool | str) -> bool:
+    """What a row says, or the key that it names; false where the key is missing."""
+    return keys.flag(switch, False) if isinstance(switch, str) else switch
+
+
+def _moe(keys: _Keys, architecture: Architecture, layers: int) -> MoEConfig | None:
     """The experts of a layer; none for a dense model."""
     names = architecture.experts
     if names is None:
@@ -254,13 +297,25 @@ def _moe(keys: _Keys, architecture: Architecture) -> MoEConfig | None:
     normalize = names.normalize is None or keys.flag(names.normalize, False)
     if normalize and chosen == 1:
         keys.refuse("num_experts_per_tok", "is 1 with weights that sum to 1: the router could not learn anything")
+    size = keys.integer(keys.first(names.size))
+    shared = keys.integer(names.shared_size) if names.shared_size else None
+    if names.shared_count:
+        shared = size * keys.integer(names.shared_count, 1)
+    # Where the key is missing the first layer alone has none.
+    dense = keys.count(names.dense_layers, 1) if names.dense_layers else 0
+    if dense >= layers:
+        keys.refuse(str(names.dense_layers), f"is {dense}, which leaves none of the {layers} layers any experts")
     return MoEConfig(
         experts=experts,
         experts_per_token=chosen,
-        intermediate_size=keys.integer(keys.first(names.size)),
-        shared_expert_intermediate_size=keys.integer(names.shared_size) if names.shared_size else None,
+        intermediate_size=size,
+        shared_expert_intermediate_size=shared,
         normalize_top_k=normalize,
         aux_loss_coefficient=keys.share("router_aux_loss_coef"),
+        dense_layers=dense,
+        shared_gate=names.shared_gate,
+        router_bias=names.bias is not None,
+        scaling=keys.number(names.scaling, 1.0) if names.scaling else 1.0,
     )
 
 
@@ -284,6 +339,19 @@ def _rope(keys: _Keys, default: float) -> tuple[float, RopeScaling | None]:
             rope.must_be(key, wanted, None)
         return theta, RopeScaling("llama3", rope.number("factor"))
     rope.refuse("rope_type", f"is {kind!r}, but only 'default', 'linear' and 'llama3' are supported")
+
+
+def _rotary_share(keys: _Keys, architecture: Architecture, head_dim: int) -> float:
+    """The share of a head that is rotated, from `rope_parameters` (transformers 5) or `partial_rotary_factor`."""
+    if architecture.rotary_share is None:
+        return 1.0
+    key, values = "partial_rotary_factor", keys.values.get("rope_parameters")
+    if isinstance(values, dict) and key in values:
+        keys = _Keys(keys.file, values, "rope_parameters.")
+    share = keys.number(key, architecture.rotary_share)
+    if share > 1 or int(head_dim * share) % 2 or not int(head_dim * share):
+        keys.refuse(key, f"is {share:g}, which is no even part of a head of size {head_dim}")
+    return share
 
 
 def _dtype(keys: _Keys) -> str:

@@ -57,6 +57,18 @@ def check_weights(model: ModelConfig) -> None:
     _check_embedding(model, headers)
 
 
+def extra_layers_notice(model: ModelConfig) -> str | None:
+    """A sentence when the folder's weights have layers that are not trained, and so are not exported either."""
+    files = weight_files(model.folder) if model.extra_layers else []
+    extra = sum(model.is_extra(name) for file in files for name in read_header(model.folder / file))
+    if not extra:
+        return None
+    return (
+        f"{model.folder}: {extra} tensors from layer {model.num_layers} on, which predict further tokens (MTP), "
+        "are neither trained nor exported"
+    )
+
+
 def is_weight_file(name: object) -> bool:
     """Whether what an index names is a safetensors file right in its folder."""
     return is_plain_name(name) and str(name).endswith(".safetensors")
@@ -277,6 +289,11 @@ def _check_experts(model: ModelConfig, trainer: TrainerSection) -> None:
                 f"trainer.experts.replay_routing is true, but {model.file} has no experts; set it to false."
             )
         return
+    if trainer.experts.balancing == "bias" and not moe.router_bias:
+        raise SrpoError(
+            f"trainer.experts.balancing is bias, but the routers of {model.file} have none; set it to aux_loss or "
+            "none."
+        )
     if moe.experts % size:
         raise SrpoError(
             f"trainer.expert_parallel {size} does not divide the {moe.experts} experts of {model.file}; it can be "
@@ -291,7 +308,7 @@ def _check_experts(model: ModelConfig, trainer: TrainerSection) -> None:
 
 def _check_recompute(model: ModelConfig, trainer: TrainerSection) -> None:
     """The layers have the parts that are recomputed, and chunks as many layers."""
-    recompute, experts = trainer.recompute, ("moe", "moe_act")
+    recompute, moe, has_dense = trainer.recompute, model.moe, model.dense_layers > 0
     largest = max(chunk_layers(model, trainer))
     if recompute.layers is not None and recompute.layers > largest:
         raise SrpoError(
@@ -300,10 +317,11 @@ def _check_recompute(model: ModelConfig, trainer: TrainerSection) -> None:
         )
     if recompute.granularity != "selective":
         return
-    absent = [one for one in recompute.modules if one in (experts if model.moe is None else ("mlp",))]
+    lacking = () if has_dense else ("mlp",)
+    absent = [one for one in recompute.modules if one in (("moe", "moe_act") if moe is None else lacking)]
     if absent:
-        has = "no experts" if model.moe is None else "experts in all layers"
-        others = "core_attn, mlp and layernorm" if model.moe is None else "core_attn, layernorm, moe and moe_act"
+        has = "no experts" if moe is None else "experts in all layers"
+        others = "core_attn, mlp and layernorm" if moe is None else "core_attn, layernorm, moe and moe_act"
         raise SrpoError(
             f"trainer.recompute.modules names {' and '.join(absent)}, but {model.file} has {has}; it can "
             f"name {others}."
@@ -321,16 +339,17 @@ def check_engine_parallel(model: ModelConfig, engine: EngineSection) -> None:
     Raises:
         SrpoError: with the numbers and the sizes that would work, or for a model that SGLang serves on GPUs only.
     """
-    shared = model.moe is not None and model.moe.shared_expert_intermediate_size is not None
-    if shared and engine.backend == "sglang" and engine.device == "cpu":
+    moe = model.moe
+    gated = moe is not None and moe.shared_expert_intermediate_size is not None and moe.shared_gate
+    if gated and engine.backend == "sglang" and engine.device == "cpu":
         raise SrpoError(
-            f"engine.device cpu: SGLang has no CPU kernel for the shared expert of {model.file}; "
+            f"engine.device cpu: SGLang has no CPU kernel for the gated shared expert of {model.file}; "
             "use a GPU, or engine.backend=deterministic for a test."
         )
     heads, groups = model.num_attention_heads, model.num_key_value_heads
     widths = _widths(model)
-    if model.moe is not None:
-        widths["an expert's intermediate size"] = model.moe.intermediate_size  # engines split every expert
+    if moe is not None:
+        widths["an expert's intermediate size"] = moe.intermediate_size  # engines split every expert
     works = [n for n in _divisors(heads, *widths.values()) if n % groups == 0 or groups % n == 0]
     if engine.tensor_parallel not in works:
         named = " and ".join(f"{name} {width}" for name, width in widths.items())
@@ -352,10 +371,9 @@ def _tensor_sizes(model: ModelConfig) -> dict[str, int]:
 
 def _widths(model: ModelConfig) -> dict[str, int]:
     """Intermediate sizes of what every token passes."""
-    if model.moe is None:
-        return {"intermediate_size": model.intermediate_size}
-    shared = model.moe.shared_expert_intermediate_size
-    return {} if shared is None else {"shared_expert_intermediate_size": shared}
+    widths = {"intermediate_size": model.intermediate_size} if model.dense_layers else {}
+    shared = None if model.moe is None else model.moe.shared_expert_intermediate_size
+    return widths if shared is None else widths | {"the shared expert's intermediate size": shared}
 
 
 def _divisors(*values: int) -> list[int]:

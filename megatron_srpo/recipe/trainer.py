@@ -85,10 +85,13 @@ class Fp8Section(Section):
 class ExpertsSection(Section):
     """Mixtures of experts: how tokens are spread over them."""
 
-    balancing: Literal["none", "aux_loss"] = Field(
-        "none", description="aux_loss: a loss against uneven use of experts is added (arXiv 2101.03961)"
+    balancing: Literal["none", "aux_loss", "bias"] = Field(
+        "none",
+        description="aux_loss: a loss against uneven use of experts is added (arXiv 2101.03961); bias: the "
+        "routers' bias on the choice follows the use, in models that have one (arXiv 2408.15664)",
     )
     aux_loss_coefficient: PositiveFloat = Field(1e-3, description="weight of that loss")
+    bias_update_rate: PositiveFloat = Field(1e-3, description="what an update moves that bias by, up or down")
     replay_routing: bool = Field(
         False, description="send tokens to the experts that the engine chose for them (arXiv 2510.11370)"
     )

@@ -74,7 +74,10 @@ class DeterministicModel:
         self._eos_token_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
         self._tied = bool(self._model.config.tie_word_embeddings)
         self._chosen = _record_experts(self._model)
-        self._weights = published(dict(self._model.named_parameters()), self._model.config.model_type)
+        saved = self._model.state_dict().keys()
+        buffers = {name: buffer for name, buffer in self._model.named_buffers() if name in saved}
+        weights = {**dict(self._model.named_parameters()), **buffers}
+        self._weights = published(weights, self._model.config.model_type)
 
     # Generation
 
@@ -93,8 +96,7 @@ class DeterministicModel:
                 break
             logits = self._model(torch.tensor([unread]), past_key_values=cache, use_cache=True).logits[0, -1]
             if self._chosen:
-                result.experts.append(torch.stack(self._chosen, dim=1))
-                self._chosen.clear()
+                result.experts.append(_by_layer(self._chosen, self._model.config.num_hidden_layers))
             token, log_prob = _draw(logits, settings, generator)
             result.tokens.append(token)
             result.log_probs.append(log_prob)
@@ -161,17 +163,27 @@ class DeterministicModel:
         }
 
 
-def _record_experts(model: torch.nn.Module) -> list[torch.Tensor]:
-    """The list to which the model's routers append what they choose, each [tokens, experts per token]."""
-    chosen: list[torch.Tensor] = []
+def _record_experts(model: torch.nn.Module) -> dict[int, torch.Tensor]:
+    """Where the model's routers leave what they have just chosen: [tokens, experts per token], by layer."""
+    chosen: dict[int, torch.Tensor] = {}
 
-    def record(_module: torch.nn.Module, _input: Any, output: tuple[torch.Tensor, ...]) -> None:
-        chosen.append(output[2])
+    def record(module: torch.nn.Module, _input: Any, output: tuple[torch.Tensor, ...]) -> None:
+        chosen[layers[module]] = output[2]
 
-    for module in model.modules():
-        if type(module).__name__.endswith("TopKRouter"):  # each of transformers' families has its own
-            module.register_forward_hook(record)
+    layers = {
+        module: int(name.split(".")[2])  # model.layers.N.
+        for name, module in model.named_modules()
+        if type(module).__name__.lower().endswith("topkrouter")  # each of transformers' families has its own
+    }
+    for module in layers:
+        module.register_forward_hook(record)
     return chosen
+
+
+def _by_layer(chosen: Mapping[int, torch.Tensor], layers: int) -> torch.Tensor:
+    """[tokens, layers, experts per token]; zeros, as SGLang has them, in layers without experts."""
+    nothing = torch.zeros_like(next(iter(chosen.values())))
+    return torch.stack([chosen.get(layer, nothing) for layer in range(layers)], dim=1)
 
 
 def published(parameters: Mapping[str, torch.Tensor], model_type: str) -> dict[str, torch.Tensor]:

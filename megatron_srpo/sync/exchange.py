@@ -48,11 +48,12 @@ def plan_buckets(
 ) -> list[list[Binding]]:
     """Group parameters, in order, into buckets of at most `max_bytes` (or one parameter).
 
-    The first bucket is smaller, because nothing can be sent while it is gathered.
+    The first bucket is smaller, because nothing can be sent while it is gathered.  The wider types come first: a
+    tensor of a flat bucket begins at a multiple of its item size.
     """
     plan: list[list[Binding]] = []
     used = 0
-    for binding in bindings:
+    for binding in sorted(bindings, key=lambda binding: -binding.dtype(dtype).itemsize):
         size = _bucket_bytes([binding], tensor_parallel, dtype)
         limit = max_bytes if len(plan) > 1 else max_bytes // FIRST_BUCKET_SHARE
         if not plan or used + size > limit:
@@ -64,18 +65,21 @@ def plan_buckets(
 
 
 def _bucket_bytes(part: Sequence[Binding], tensor_parallel: int, dtype: torch.dtype) -> int:
-    shapes = (shape for binding in part for shape in merged_shapes(binding, tensor_parallel))
-    return dtype.itemsize * sum(torch.Size(shape).numel() for shape in shapes)
+    return sum(
+        binding.dtype(dtype).itemsize * torch.Size(shape).numel()
+        for binding in part
+        for shape in merged_shapes(binding, tensor_parallel)
+    )
 
 
 def describe(plan: Sequence[Sequence[Binding]], tensor_parallel: int, dtype: torch.dtype) -> list[Bucket]:
     """What the engines are told of each bucket."""
-    name = str(dtype).removeprefix("torch.")
     buckets = []
     for part in plan:
         names = [hf for binding in part for hf in binding.hf]
         shapes = [shape for binding in part for shape in merged_shapes(binding, tensor_parallel)]
-        buckets.append(Bucket(names, [name] * len(names), shapes))
+        dtypes = [str(binding.dtype(dtype)).removeprefix("torch.") for binding in part for _ in binding.hf]
+        buckets.append(Bucket(names, dtypes, shapes))
     return buckets
 
 

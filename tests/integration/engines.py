@@ -37,16 +37,21 @@ def reference(folder: Path, tokens: Sequence[int]) -> tuple[list[int], list[floa
 
 
 def reference_experts(folder: Path, tokens: Sequence[int]) -> torch.Tensor:
-    """What transformers' routers choose for PROMPT and `tokens` but the last, [tokens, layers, chosen]."""
+    """What transformers' routers choose for PROMPT and `tokens` but the last, [tokens, layers, chosen].
+
+    0 in layers without experts.
+    """
     loader: Any = AutoModelForCausalLM
     model = loader.from_pretrained(folder, dtype=torch.float32)
     chosen: list[torch.Tensor] = []
     for module in model.modules():
-        if type(module).__name__.endswith("TopKRouter"):
+        if type(module).__name__.lower().endswith("topkrouter"):
             module.register_forward_hook(lambda _module, _input, output: chosen.append(output[2]))
     with torch.inference_mode():
         model(torch.tensor([[*PROMPT, *tokens]]))
-    return torch.stack(chosen, dim=1)[:-1]
+    # Layers without experts are the first ones.
+    dense = [torch.zeros_like(chosen[0])] * (model.config.num_hidden_layers - len(chosen))
+    return torch.stack(dense + chosen, dim=1)[:-1]
 
 
 async def assert_tells_experts(client: EngineClient, folder: Path) -> None:

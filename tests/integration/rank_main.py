@@ -146,7 +146,10 @@ class Rank:
         return None
 
     def train(self, job: Job) -> Any:
-        """Train on step files; `load` and `save` name checkpoint folders, `algorithm` changes the recipe."""
+        """Train on step files; `load` and `save` name checkpoint folders, `algorithm` changes the recipe.
+
+        `to` names an HF folder for the weights.
+        """
         actor = self.actor(job["model"], job.get("max_tokens_per_microbatch"), **job.get("algorithm", {}))
         if "load" in job:
             load_checkpoint(actor, Path(job["load"]), job["version"])
@@ -155,6 +158,8 @@ class Rank:
             saver = Saver(Path(job["save"]), CheckpointSection(), actor)
             saver.start(actor, None)
             saver.wait()
+        if "to" in job:
+            export_hf(bind(actor.chunks, actor.model_config), actor.model_config, self.ranks, Path(job["to"]))
         weights = b"".join(
             p.detach().float().numpy().tobytes() for chunk in actor.chunks for p in chunk.parameters()
         )

@@ -108,11 +108,11 @@ def models_of(layout: str) -> list[str]:
 
 
 PAIRS = [(layout, model) for layout in LAYOUTS for model in models_of(layout)]
-# Tied embeddings with norms on queries and keys; experts with a shared one.
+# Tied embeddings with norms on queries and keys; experts with a shared one, in all layers or all but the first.
 TRAINED = [
     (layout, model)
     for layout in LAYOUTS
-    for model in ("qwen3", "qwen2_moe", FIVE)
+    for model in ("qwen3", "qwen2_moe", "glm4_moe", FIVE)
     if layout != "dp4" and model in models_of(layout)
 ]
 
@@ -223,7 +223,7 @@ def test_gradients_equal_one_sample_after_the_other(
     assert_same_tensors(found["root"] / f"{layout} {model} gradients", single["root"] / f"{model} one by one")
 
 
-@pytest.mark.parametrize("model", ["qwen3", "qwen2_moe", FIVE])
+@pytest.mark.parametrize("model", ["qwen3", "qwen2_moe", "glm4_moe", FIVE])
 def test_packing_changes_no_gradient(single: Results, model: str) -> None:
     assert_same_tensors(single["root"] / f"{model} packed", single["root"] / f"{model} one by one")
 

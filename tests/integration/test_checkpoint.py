@@ -85,6 +85,11 @@ CASES: dict[str, tuple[str, Layout, dict[str, Any], Layout | None]] = {
     "tied, data parallel": ("qwen3", Layout(data=2), {}, None),
     "virtual stages": ("llama3", Layout(pipeline=2), {"virtual_pipeline_parallel": 2}, Layout(tensor=2)),
     "experts, expert parallel": ("qwen2_moe", Layout(data=2), {"expert_parallel": 2}, None),
+    # The routers' bias, which changes in the backward passes, is that of the step too.
+    "a layer without experts, bias": (
+        *("glm4_moe", Layout(pipeline=2)),
+        *({"experts": {"balancing": "bias"}}, Layout(data=2)),
+    ),
     "experts, tensor parallel": (
         *("qwen3_moe", Layout(tensor=2, sequence_parallel=True)),
         *({"expert_parallel": 2}, Layout(pipeline=2)),

@@ -22,7 +22,7 @@ from tests.unit.test_convert import sums, to_hf, to_mg
 
 LAYOUTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "tp2": ({"tensor_parallel": 2}, tuple(name for name in TINY if name != "llama_linear")),
-    "pp2": ({"pipeline_parallel": 2}, ("qwen2_tied", "llama3", "qwen2_moe")),
+    "pp2": ({"pipeline_parallel": 2}, ("qwen2_tied", "llama3", "qwen2_moe", "glm4_moe")),
     "ep2": ({"expert_parallel": 2}, MOE),
 }
 

@@ -65,6 +65,18 @@ async def test_serves_what_transformers_computes_through_every_update(
     assert not alive(processes)
 
 
+async def test_a_biased_router_and_its_bias_after_an_update(engine_python: Path, tmp_path: Path) -> None:
+    first, second = (write_tiny("glm4_moe", tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    async with (
+        await start_engines(section(engine_python), first, tmp_path, record_experts=True) as engines,
+        EngineClient(engines.urls[0], retries=0, control_timeout=60.0) as client,
+    ):
+        await assert_serves(client, first, 0)
+        await update_over_gloo(client, second, 1)
+        await assert_serves(client, second, 1)
+        await assert_tells_experts(client, second)
+
+
 async def check_batched_decode(client: EngineClient, folder: Path) -> None:
     """Requests of many lengths that are decoded together: each has its own log-probs.
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from megatron_srpo.bridge.layouts import Whole
+from megatron_srpo.bridge.tables import Rule
+from megatron_srpo.bridge.weights import Binding
 from megatron_srpo.sync.bucket import empty_bucket, flatten, unflatten
+from megatron_srpo.sync.exchange import FIRST_BUCKET_SHARE, describe, plan_buckets
 
 TENSORS = {
     "double": torch.randn(3, dtype=torch.float64),
@@ -48,3 +52,17 @@ def test_wider_dtype_after_an_odd_offset_is_refused() -> None:
 def test_wrong_size_is_refused(size: int) -> None:
     with pytest.raises(ValueError, match=f"of {size} bytes|bucket's {size} bytes"):
         unflatten(torch.zeros(size, dtype=torch.uint8), ["w"], [torch.float32], [(1,)])
+
+
+def test_what_stays_float32_comes_first() -> None:
+    """Behind an odd number of 16-bit values it would begin between two multiples of its size."""
+    weight = Binding("weight", torch.arange(3.0), Rule(("weight",), ("a.weight",), Whole()), ("a.weight",))
+    bias = Binding("bias", torch.rand(2), Rule(("bias",), ("a.bias",), Whole(), keeps_float32=True), ("a.bias",))
+    plan = plan_buckets([weight, bias], 1, torch.bfloat16, 14 * FIRST_BUCKET_SHARE)
+    [bucket] = describe(plan, 1, torch.bfloat16)
+    assert (bucket.names, bucket.dtypes) == (["a.bias", "a.weight"], ["float32", "bfloat16"])
+    sent = [binding.parameter.to(binding.dtype(torch.bfloat16)) for binding in plan[0]]
+    dtypes = [getattr(torch, dtype) for dtype in bucket.dtypes]
+    back = unflatten(flatten(sent), bucket.names, dtypes, bucket.shapes)
+    assert back["a.bias"].equal(bias.parameter)
+    assert back["a.weight"].tolist() == [0, 1, 2]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from megatron_srpo.bridge import side_files
 from megatron_srpo.bridge.fp8 import is_quantized
+from megatron_srpo.bridge.reader import CheckpointReader
 from megatron_srpo.bridge.tables import expand, table_for
 from megatron_srpo.bridge.torch_dist import PieceWriter, read_index, write_index
+from megatron_srpo.bridge.weights import _refuse_unused
 from megatron_srpo.checkpoints.manifest import sealed
 from megatron_srpo.convert import to_megatron, work
 from megatron_srpo.convert.compare import load_stock
@@ -31,6 +35,7 @@ from megatron_srpo.convert.work import Work
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import checksum, hold
 from megatron_srpo.recipe.model_config import read_model_config
+from megatron_srpo.recipe.model_folder import extra_layers_notice
 from tests.architectures import TINY, read_tensors, write_tiny
 from tests.stored import dequantized
 
@@ -93,7 +98,7 @@ def test_parameters_are_what_the_layouts_make(tiny: Tiny) -> None:
         for rule in table_for(model):
             if not rule.exported:
                 continue
-            names = expand(rule, 1, 2)
+            names = expand(rule, rule.layers[-1], 2)
             made = rule.layout.shard([tensors[n] for n in names], 0, 1)
             [parameter] = [p for p in parameters(model) if p.parts[0].name == names[0]]
             assert tuple(made.shape) == parameter.shape
@@ -142,6 +147,54 @@ def test_dtype(tiny: Tiny, tmp_path: Path, dtype: str) -> None:
         assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_router_s_bias_stays_float32(tiny: Tiny, tmp_path: Path, dtype: str) -> None:
+    original = read_tensors(tiny("glm4_moe"))
+    there = to_hf(to_mg(tiny("glm4_moe"), tmp_path / "m", dtype), tmp_path / "h")
+    here = to_hf(to_mg(tiny("glm4_moe"), tmp_path / "m2"), tmp_path / "h2", dtype)
+    for folder in (there, here):
+        for name, tensor in read_tensors(folder).items():
+            wanted = torch.float32 if name.endswith("e_score_correction_bias") else getattr(torch, dtype)
+            assert tensor.equal(original[name].to(wanted)) and tensor.dtype == wanted
+        assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
+
+
+def test_layers_that_predict_further_tokens_are_left_out_and_named(tiny: Tiny, tmp_path: Path) -> None:
+    """As published: in files between and behind those of the model."""
+    source = shutil.copytree(tiny("glm4_moe"), tmp_path / "s")
+    original = read_tensors(source)
+    extra = {f"model.layers.4.{name}": torch.ones(2, 2) for name in ("eh_proj.weight", "mlp.gate.weight")}
+    names = sorted(original)
+    parts = [names[:40], names[40:]]
+    (source / "model.safetensors").unlink()
+    files = [{n: original[n] for n in parts[0]}, {n: original[n] for n in parts[1]} | extra]
+    files.append({"model.layers.4.enorm.weight": torch.ones(2)})
+    table = {}
+    for number, tensors in enumerate(files):
+        save_file(tensors, source / f"model-{number}.safetensors", metadata={"format": "pt"})
+        table |= dict.fromkeys(tensors, f"model-{number}.safetensors")
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
+    model = read_model_config(source)
+    told = extra_layers_notice(model)
+    assert told is not None and "3 tensors from layer 4 on" in told and "neither trained nor exported" in told
+    assert extra_layers_notice(read_model_config(tiny("glm4_moe"))) is None
+    console = Console(record=True, quiet=False, width=400, file=io.StringIO())
+    hf_to_megatron(source, tmp_path / "m", Options("keep", 2), console)
+    assert told in console.export_text()
+    back = to_hf(tmp_path / "m", tmp_path / "h")
+    assert sorted(path.name for path in back.glob("*.safetensors")) == [
+        "model-0.safetensors",
+        "model-1.safetensors",
+    ]
+    found = read_tensors(back)
+    assert set(found) == set(original) and all(found[name].equal(original[name]) for name in found)
+    index = json.loads((back / "model.safetensors.index.json").read_text())
+    assert set(index["weight_map"]) == set(original)
+    _refuse_unused(CheckpointReader(source), model)
+    with pytest.raises(SrpoError, match=r"3 tensors such as model\.layers\.4\.eh_proj"):
+        _refuse_unused(CheckpointReader(source), replace(model, extra_layers=0))
+
+
 def test_file_size(tiny: Tiny, tmp_path: Path) -> None:
     megatron = to_mg(tiny(shard_bytes=SHARD), tmp_path / "m")
     folder = to_hf(megatron, tmp_path / "h", file_bytes=100_000)
@@ -156,7 +209,7 @@ def test_file_size(tiny: Tiny, tmp_path: Path) -> None:
     assert all(torch.equal(t, tensors[n]) for n, t in load_file(one / "model.safetensors").items())
 
 
-@pytest.mark.parametrize("name", ["qwen2", "qwen2_moe", "mixtral"])
+@pytest.mark.parametrize("name", ["qwen2", "qwen2_moe", "mixtral", "glm4_moe"])
 def test_fp8_folder(tiny: Tiny, tmp_path: Path, name: str) -> None:
     folder = to_hf(to_mg(tiny(name, dtype="bfloat16"), tmp_path / "m"), tmp_path / "h", "fp8")
     original, found = read_tensors(tiny(name, dtype="bfloat16")), read_tensors(folder)

@@ -45,3 +45,6 @@ def test_experts_that_a_token_visits() -> None:
     router = 8 * 16
     difference = 2 * 3 * (3 * 8 * (2 * 5 + 7) + router)
     assert model_flops(with_experts).per_token - model_flops(dense).per_token == difference
+    # One of the three layers without experts.
+    mixed = replace(DENSE, moe=replace(moe, dense_layers=1))
+    assert model_flops(mixed).per_token - model_flops(dense).per_token == 2 * 3 * 8 * 20 + difference / 3 * 2

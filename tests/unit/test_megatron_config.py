@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_srpo.actor.experts import kept_in_float32
 from megatron_srpo.actor.megatron_config import _fp8_arguments, transformer_config
 from megatron_srpo.actor.model import _fuse_gradient_accumulation
 from megatron_srpo.errors import SrpoError
@@ -80,6 +82,34 @@ def test_balancing_of_experts(tmp_path: Path) -> None:
     assert config_of(model).moe_router_load_balancing_type == "none"
     config = config_of(model, experts={"balancing": "aux_loss", "aux_loss_coefficient": 0.02})
     assert (config.moe_router_load_balancing_type, config.moe_aux_loss_coeff) == ("aux_loss", 0.02)
+
+
+def test_layers_without_experts_and_a_biased_router(tmp_path: Path) -> None:
+    model = read_model_config(write_tiny("glm4_moe", tmp_path / "model"))
+    config = config_of(model, experts={"balancing": "bias", "bias_update_rate": 0.02})
+    assert config.moe_layer_freq == [0, 1, 1, 1]
+    assert (config.moe_router_score_function, config.moe_router_topk_scaling_factor) == ("sigmoid", 2.5)
+    assert (config.moe_router_enable_expert_bias, config.moe_router_bias_update_rate) == (True, 0.02)
+    assert (config.moe_router_load_balancing_type, config.moe_aux_loss_coeff) == ("none", 0.0)
+    assert (config.moe_shared_expert_intermediate_size, config.moe_shared_expert_gate) == (32, False)
+    every = config_of(read_model_config(write_tiny("qwen2_moe", tmp_path / "other")))
+    assert every.moe_layer_freq == 1 and every.moe_shared_expert_gate
+    assert not every.moe_router_enable_expert_bias
+
+
+def test_what_routers_choose_and_count_by_stays_float32() -> None:
+    router = TopKRouter.__new__(TopKRouter)
+    torch.nn.Module.__init__(router)
+    router.weight = torch.nn.Parameter(torch.ones(3))
+    router.register_buffer("expert_bias", torch.tensor([0.1, 1.001, -0.3]))
+    router.register_buffer("local_tokens_per_expert", torch.tensor([257.0, 1.0, 0.0]), persistent=False)
+    bias, counts = router.expert_bias.clone(), router.local_tokens_per_expert.clone()
+    model: Any = torch.nn.Sequential(router)
+    with kept_in_float32(model):
+        model.bfloat16()
+    assert router.weight.dtype == torch.bfloat16
+    for now, before in ((router.expert_bias, bias), (router.local_tokens_per_expert, counts)):
+        assert now.dtype == torch.float32 and now.equal(before)
 
 
 def test_linears_that_can_add_gradients_to_the_buffer_are_told_to() -> None:

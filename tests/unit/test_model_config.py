@@ -224,6 +224,29 @@ MIXTRAL = {
 }
 
 
+# As GLM-4.5's published config says it, before transformers 5.
+GLM4_MOE: dict[str, Any] = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "rope_parameters": None,
+    "rope_theta": 1e6,
+    "rope_scaling": None,
+    "partial_rotary_factor": 0.5,
+    "attention_bias": True,
+    "use_qk_norm": True,
+    "head_dim": 8,
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "n_shared_experts": 2,
+    "first_k_dense_replace": 1,
+    "routed_scaling_factor": 2.5,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "num_nextn_predict_layers": 1,
+}
+
+
 def read(folder: Path, **changes: Any) -> ModelConfig:
     config = {key: value for key, value in (CONFIG | changes).items() if value is not None}
     (folder / "config.json").write_text(json.dumps(config))
@@ -242,6 +265,28 @@ def test_experts_are_read(tmp_path: Path) -> None:
     mixtral = read(tmp_path, **MIXTRAL)
     assert mixtral.moe == MoEConfig(6, 2, 24, None, normalize_top_k=True, aux_loss_coefficient=0.0)
     assert mixtral.rope_theta == 1e6
+
+
+def test_layers_without_experts_and_a_biased_router_are_read(tmp_path: Path) -> None:
+    model = read(tmp_path, **GLM4_MOE)
+    assert model.moe == MoEConfig(
+        6, 2, 12, 24, normalize_top_k=True, aux_loss_coefficient=0.0, dense_layers=1, shared_gate=False,
+        router_bias=True, scaling=2.5,
+    )  # fmt: skip
+    assert (model.qkv_bias, model.qk_norm, model.rotary_share, model.rope_theta) == (True, True, 0.5, 1e6)
+    assert (model.dense_layers, read(tmp_path).dense_layers) == (1, 2)
+    assert model.like(0).moe is None and model.like(0).num_layers == 2
+    assert model.like(1).dense_layers == 0 and model.like(1).moe is not None
+    assert model.is_extra("model.layers.2.mlp.gate.weight") and not model.is_extra(
+        "model.layers.1.mlp.gate.weight"
+    )
+    # What transformers takes where the key is missing.
+    keys = ("attention_bias", "use_qk_norm", "partial_rotary_factor", "first_k_dense_replace", "n_shared_experts")
+    bare = read(tmp_path, **GLM4_MOE | dict.fromkeys((*keys, "routed_scaling_factor")))
+    assert (bare.qkv_bias, bare.qk_norm, bare.rotary_share, bare.dense_layers) == (False, False, 0.5, 1)
+    assert bare.moe is not None and (bare.moe.scaling, bare.moe.shared_expert_intermediate_size) == (1.0, 12)
+    new = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}
+    assert read(tmp_path, **GLM4_MOE | {"rope_parameters": new}).rotary_share == 0.25
 
 
 def test_a_head_size_that_is_left_out_is_the_architectures(tmp_path: Path) -> None:
@@ -272,6 +317,16 @@ def test_a_sliding_window_counts_where_it_is_in_use(tmp_path: Path) -> None:
         (MOE | {"qkv_bias": False}, "qkv_bias is False"),
         (MOE | {"router_aux_loss_coef": -1}, "router_aux_loss_coef is -1"),
         (MIXTRAL | {"router_jitter_noise": 0.1}, "router_jitter_noise is 0.1"),
+        (GLM4_MOE | {"n_group": 2, "topk_group": 1}, "n_group is 2, but only 1 is supported"),
+        (GLM4_MOE | {"norm_topk_prob": False}, "norm_topk_prob is False, but only True is supported"),
+        (GLM4_MOE | {"first_k_dense_replace": 2}, "first_k_dense_replace is 2, which leaves none of the 2 layers"),
+        (GLM4_MOE | {"first_k_dense_replace": -1}, "first_k_dense_replace is -1, expected zero or a positive"),
+        (GLM4_MOE | {"use_qk_norm": "yes"}, "use_qk_norm is 'yes', expected true or false"),
+        (
+            GLM4_MOE | {"partial_rotary_factor": 0.4},
+            "partial_rotary_factor is 0.4, which is no even part of a head",
+        ),
+        (GLM4_MOE | {"num_experts_per_tok": 1}, "num_experts_per_tok is 1 with weights that sum to 1"),
         ({"architectures": ["Qwen3ForCausalLM"], "attention_bias": True}, "attention_bias is True"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope_parameters.rope_type is 'dynamic'"),
     ],
@@ -316,6 +371,12 @@ def test_layouts_with_experts_are_accepted(tmp_path: Path) -> None:
         check_parallel(read(tmp_path), TrainerSection(experts=ExpertsSection(balancing="aux_loss")))
     with pytest.raises(SrpoError, match=r"experts.replay_routing is true, but .*config\.json has no experts"):
         check_parallel(read(tmp_path), TrainerSection(experts=ExpertsSection(replay_routing=True)))
+    biased = TrainerSection(experts=ExpertsSection(balancing="bias"))
+    with pytest.raises(
+        SrpoError, match=r"experts.balancing is bias, but the routers of .*config\.json have none; se"
+    ):
+        check_parallel(model, biased)
+    check_parallel(read(tmp_path, **GLM4_MOE), biased)
 
 
 def selective(*modules: str, **trainer: Any) -> TrainerSection:
@@ -336,6 +397,7 @@ def test_what_is_recomputed_must_be_there(tmp_path: Path) -> None:
     check_parallel(experts, selective("moe", device="cpu"))
     with pytest.raises(SrpoError, match=r"names mlp, but .* has experts in all layers; it can name core_attn, la"):
         check_parallel(experts, selective("mlp"))
+    check_parallel(read(tmp_path, **GLM4_MOE), selective("mlp", "moe"))
     with pytest.raises(SrpoError, match=r"names moe_act, which needs .* trainer\.device is cpu; name moe instead"):
         check_parallel(experts, selective("moe_act", device="cpu"))
 
@@ -350,14 +412,18 @@ def test_a_chunk_has_the_layers_that_are_recomputed(tmp_path: Path) -> None:
 
 def test_an_engine_splits_experts(tmp_path: Path) -> None:
     model = read(tmp_path, **MOE | {"moe_intermediate_size": 10})
-    with pytest.raises(SrpoError, match=r"shared_expert_intermediate_size 20 and .* 10 of .* 1 or 2\."):
+    with pytest.raises(SrpoError, match=r"the shared expert's intermediate size 20 and .* 10 of .* 1 or 2\."):
         check_engine_parallel(model, EngineSection(tensor_parallel=4))
     check_engine_parallel(model, EngineSection(tensor_parallel=2))
+    dense_first = read(tmp_path, **GLM4_MOE | {"intermediate_size": 26})
+    with pytest.raises(SrpoError, match=r"intermediate_size 26 and the shared .* 24 and .* 12 of .* 1 or 2\."):
+        check_engine_parallel(dense_first, EngineSection(tensor_parallel=4))
 
 
-def test_a_shared_expert_needs_a_gpu_or_the_deterministic_engine(tmp_path: Path) -> None:
+def test_a_gated_shared_expert_needs_a_gpu_or_the_deterministic_engine(tmp_path: Path) -> None:
     model = read(tmp_path, **MOE)
-    with pytest.raises(SrpoError, match=r"engine\.device cpu: .* shared expert of .*config\.json"):
+    with pytest.raises(SrpoError, match=r"engine\.device cpu: .* gated shared expert of .*config\.json"):
         check_engine_parallel(model, EngineSection(device="cpu"))
     check_engine_parallel(model, EngineSection(device="cpu", backend="deterministic"))
-    check_engine_parallel(read(tmp_path, **QWEN3_MOE), EngineSection(device="cpu"))
+    for served in (QWEN3_MOE, GLM4_MOE):
+        check_engine_parallel(read(tmp_path, **served), EngineSection(device="cpu"))

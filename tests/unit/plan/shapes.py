@@ -25,11 +25,13 @@ TINY = ModelConfig(
     rms_norm_eps=1e-6,
     rope_theta=1e4,
     rope_scaling=None,
+    rotary_share=1.0,
     tie_word_embeddings=False,
     qkv_bias=True,
     qk_norm=False,
     sliding_window=None,
     moe=None,
+    extra_layers=0,
     max_position_embeddings=4096,
     dtype="bfloat16",
     eos_token_ids=(0,),
@@ -47,6 +49,16 @@ EXPERTS = replace(
         shared_expert_intermediate_size=None,
         normalize_top_k=True,
         aux_loss_coefficient=0.0,
+    ),
+)
+# As GLM-4.5: layers without experts first, a shared expert without a gate, a router with a bias.
+assert EXPERTS.moe is not None
+DENSE_FIRST = replace(
+    EXPERTS,
+    architecture="Glm4MoeForCausalLM",
+    qkv_bias=True,
+    moe=replace(
+        EXPERTS.moe, shared_expert_intermediate_size=8, dense_layers=3, shared_gate=False, router_bias=True
     ),
 )
 

@@ -20,9 +20,10 @@ from megatron_srpo.plan.memory import (
     weight_bytes,
 )
 from megatron_srpo.plan.parameters import count_parameters, rank_parameters, stage_layers
+from megatron_srpo.recipe.flops import model_flops
 from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
-from tests.unit.plan.shapes import EXPERTS, TINY, published, recipe
+from tests.unit.plan.shapes import DENSE_FIRST, EXPERTS, TINY, published, recipe
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,13 @@ from tests.unit.plan.shapes import EXPERTS, TINY, published, recipe
 )
 def test_parameters_are_the_published_ones(name: str, billions: float) -> None:
     assert round(count_parameters(published(name)) / 1e9, 3) == billions
+
+
+def test_glm_4_5_air_is_106b_of_which_12b_are_active() -> None:
+    model = published("glm-4.5-air")
+    output = model.vocab_size * model.hidden_size  # of the two matrices of this size one is multiplied
+    assert int(count_parameters(model) / 1e9) == 106
+    assert int((model_flops(model).per_token / 2 + output) / 1e9) == 12
 
 
 def test_every_part_of_a_tiny_dense_rank() -> None:
@@ -70,6 +78,22 @@ def test_terms_of_experts() -> None:
     assert terms["qk_norm_inputs"] == (2 * (32 + 16) + 4 * 12) / 2
     alone = layer_terms(EXPERTS, recipe().trainer)
     assert alone["expert_inputs"] == 2 * 2 * 16  # all experts on one rank have all of its tokens
+
+
+def test_layers_of_two_kinds_are_added_up() -> None:
+    """Of two stages of four layers the first has three without experts."""
+    at = recipe(pipeline_parallel=2).trainer
+    every = replace(DENSE_FIRST, moe=replace(DENSE_FIRST.moe, dense_layers=0))  # type: ignore[type-var]
+    none = replace(DENSE_FIRST, moe=None)
+    for stage, dense in ((0, 3), (1, 0)):
+        mixed, full, empty = (rank_parameters(model, at, stage) for model in (DENSE_FIRST, every, none))
+        assert mixed.experts * 4 == full.experts * (4 - dense)
+        assert (mixed.dense - full.dense) * 4 == (empty.dense - full.dense) * dense
+        kept, most, least = (stage_activations(model, at, stage, 1.0, 1) for model in (DENSE_FIRST, every, none))
+        # What is worked on at one time is that of the larger kind.
+        of_layers = [sum(layer_terms(model, at).values()) for model in (every, none)]
+        assert math.isclose(most - kept, dense * (of_layers[0] - of_layers[1]))
+        assert kept > least
 
 
 def test_fp8_narrows_inputs_of_products_and_layers_in_bf16_do_not() -> None:
@@ -168,7 +192,7 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-models = st.sampled_from([TINY, EXPERTS, replace(TINY, tie_word_embeddings=True)])
+models = st.sampled_from([TINY, EXPERTS, DENSE_FIRST, replace(TINY, tie_word_embeddings=True)])
 
 
 @given(models, layouts())
@@ -216,8 +240,9 @@ def test_ranks_hold_the_model_as_often_as_the_layout_says(model: ModelConfig, la
     # What tensor parallelism does not split is on all of its ranks; a tied embedding is on both outer stages.
     moe = model.moe
     norms = 2 * model.hidden_size + (2 * model.head_dim if model.qk_norm else 0)
-    router = moe.experts * model.hidden_size if moe else 0
-    twice = (trainer.tensor_parallel - 1) * (model.num_layers * (norms + router) + model.hidden_size)
+    router = moe.experts * (model.hidden_size + moe.router_bias) if moe else 0
+    routers = (model.num_layers - model.dense_layers) * router
+    twice = (trainer.tensor_parallel - 1) * (model.num_layers * norms + routers + model.hidden_size)
     copies = model.vocab_size * model.hidden_size if model.tie_word_embeddings and len(stages) > 1 else 0
     held = sum(stage.dense * trainer.tensor_parallel + stage.experts for stage in stages)
     assert held == count_parameters(model) + twice + copies
