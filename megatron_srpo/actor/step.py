@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
+from megatron_srpo.actor.offload import Offload
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
@@ -49,7 +51,8 @@ class Actor:
     """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on.
 
     `chunks`, `model` (the same, wrapped for training) and `reference` have an entry for each virtual pipeline
-    stage of this rank.  `reference` is the frozen model of the KL term, or none without one.
+    stage of this rank.  `reference` is the frozen model of the KL term, or none without one.  `offload` keeps the
+    optimizer's state in the host's memory, or is none where it stays on the device.
     """
 
     recipe: Recipe
@@ -61,6 +64,7 @@ class Actor:
     optimizer: MegatronOptimizer
     scheduler: OptimizerParamScheduler
     reference: list[torch.nn.Module] | None = None
+    offload: Offload | None = None
     version: int = field(default=0)
 
     @property
@@ -71,6 +75,10 @@ class Actor:
         if trainer.fp8 is not None:
             multiple *= FP8_TOKENS
         return Packing(multiple, ranks.context, ranks.context_size)
+
+    def state_at_hand(self) -> contextlib.AbstractContextManager[None]:
+        """Around everything that reads or writes the optimizer's state."""
+        return contextlib.nullcontext() if self.offload is None else self.offload.at_hand()
 
     @property
     def microbatch_multiple(self) -> int:
@@ -99,7 +107,8 @@ def build_actor(
     reference = None
     if recipe.algorithm.kl_coefficient:
         reference = build_reference(model_config, recipe.trainer, platform, load)
-    return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference)
+    offload = Offload(optimizer, platform.device) if recipe.trainer.optimizer.offload else None
+    return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference, offload)
 
 
 def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | None = None) -> dict[str, float]:
@@ -136,7 +145,8 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         with phases("update"):
             if before_update is not None:
                 before_update()
-            applied = apply_gradients(staged, actor.recipe)
+            with staged.state_at_hand():
+                applied = apply_gradients(staged, actor.recipe)
         limit = recipe.trainer.max_tokens_per_microbatch
         collected.append(statistics | applied | found.metrics(limit, actor.packing))
     for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
