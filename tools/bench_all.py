@@ -19,7 +19,7 @@ import typer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "docs" / "results.md"
-NEEDS_GPU = {"gpu_actor.py"}
+NEEDS_GPU = {"gpu_actor.py", "offload.py"}
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 

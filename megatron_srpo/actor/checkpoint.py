@@ -113,7 +113,11 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
     Random states belong to ranks: on another layout they stay those of the seed.  Raises SrpoError when the
     checkpoint does not fit the model.
     """
-    folder = checkpoint_folder(root, version)
+    with actor.state_at_hand():
+        _load(actor, checkpoint_folder(root, version))
+
+
+def _load(actor: Actor, folder: Path) -> None:
     template = _template(actor)
     is_same_layout = Manifest.read(folder).layout == layout_of(actor.ranks)
     if is_same_layout:

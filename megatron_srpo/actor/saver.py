@@ -3,9 +3,10 @@
 Weights and optimizer change only in an optimizer's update, and between the end of a step and the next update
 lie sampling, a forward and a backward pass.  So `Saver.start` only writes down what this rank has to write; a
 thread copies it into host memory and then writes its file; and who updates weights calls `Saver.wait_copied`
-before.  When all ranks have written, rank 0 writes index and manifest and renames the folder (the invariants are
-in `checkpoints/manifest.py`).  The threads meet in a process group of their own, so they never come between the
-collectives of training.  A failure is raised by the next call, on every rank.
+before.  Optimizer state that is kept in the host's memory (`actor/offload.py`) is copied from there: the device
+need not hold it for a save.  When all ranks have written, rank 0 writes index and manifest and renames the folder
+(the invariants are in `checkpoints/manifest.py`).  The threads meet in a process group of their own, so they never
+come between the collectives of training.  A failure is raised by the next call, on every rank.
 """
 
 from __future__ import annotations
@@ -150,7 +151,8 @@ class Saver:
 
     def _contents(self, actor: Actor, run: RunFacts | None) -> Contents:
         state = sharded_model(actor)
-        of_optimizer = optimizer_shards(state, actor.optimizer)
+        elsewhere = actor.offload.copies if actor.offload is not None else {}
+        of_optimizer = optimizer_shards(state, actor.optimizer, elsewhere)
         of_model = model_shards(state)
         random = as_sharded(random_states(actor.platform.is_cuda), self._rank, dist.get_world_size())
         manifest = Manifest(

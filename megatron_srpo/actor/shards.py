@@ -9,7 +9,7 @@ there is no communication before training goes on, and all ranks write.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +81,16 @@ def model_objects(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def optimizer_shards(state: dict[str, Any], optimizer: MegatronOptimizer) -> list[Shard]:
-    """Master weights and moments of this rank's flat ranges; `state` is the model's, before `model_shards`."""
+def optimizer_shards(
+    state: dict[str, Any], optimizer: MegatronOptimizer, elsewhere: Mapping[int, torch.Tensor]
+) -> list[Shard]:
+    """Master weights and moments of this rank's flat ranges.
+
+    Args:
+        state: the model's, before `model_shards`.
+        optimizer: whose state it is.
+        elsewhere: of tensors whose own storage is freed, by their `id`: what holds their values.
+    """
     of_parameter = {
         id(item.data): item
         for item in nested_values(state)
@@ -94,7 +102,13 @@ def optimizer_shards(state: dict[str, Any], optimizer: MegatronOptimizer) -> lis
         for parameter, start, end in _ranges(one)
         for name, values in one._get_main_param_and_optimizer_states(parameter).items()
         if name != "step"  # kept in the parameter groups
-        for shard in _state_shards(f"optimizer.state.{name}.", of_parameter[id(parameter)], values, start, end)
+        for shard in _state_shards(
+            f"optimizer.state.{name}.",
+            of_parameter[id(parameter)],
+            elsewhere.get(id(values), values),
+            start,
+            end,
+        )
     ]
 
 

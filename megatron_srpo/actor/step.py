@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
+from megatron_srpo.actor.offload import Offload
 from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
@@ -52,7 +54,8 @@ class Actor:
 
     `chunks`, `model` (the same, wrapped for training) and `reference` have an entry for each virtual pipeline
     stage of this rank.  `reference` is the frozen model of the KL term, or none without one; it always chooses
-    experts by itself, the policy's routers do as `replay` says, if there is one.
+    experts by itself, the policy's routers do as `replay` says, if there is one.  `offload` keeps the optimizer's
+    state in the host's memory, or is none where it stays on the device.
     """
 
     recipe: Recipe
@@ -65,6 +68,7 @@ class Actor:
     scheduler: OptimizerParamScheduler
     reference: list[torch.nn.Module] | None = None
     replay: Replay | None = None
+    offload: Offload | None = None
     version: int = field(default=0)
 
     @property
@@ -75,6 +79,10 @@ class Actor:
         if trainer.fp8 is not None:
             multiple *= FP8_TOKENS
         return Packing(multiple, ranks.context, ranks.context_size)
+
+    def state_at_hand(self) -> contextlib.AbstractContextManager[None]:
+        """Around everything that reads or writes the optimizer's state."""
+        return contextlib.nullcontext() if self.offload is None else self.offload.at_hand()
 
     @property
     def microbatch_multiple(self) -> int:
@@ -103,8 +111,19 @@ def build_actor(
     reference = None
     if recipe.algorithm.kl_coefficient:
         reference = build_reference(model_config, recipe.trainer, platform, load)
-    replay = None if routing_shape(recipe, model_config) is None else Replay(chunks, ranks)
-    return Actor(recipe, model_config, ranks, platform, chunks, model, optimizer, scheduler, reference, replay)
+    return Actor(
+        recipe,
+        model_config,
+        ranks,
+        platform,
+        chunks,
+        model,
+        optimizer,
+        scheduler,
+        reference,
+        replay=None if routing_shape(recipe, model_config) is None else Replay(chunks, ranks),
+        offload=Offload(optimizer, platform.device) if recipe.trainer.optimizer.offload else None,
+    )
 
 
 def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | None = None) -> dict[str, float]:
@@ -143,7 +162,8 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
         with phases("update"):
             if before_update is not None:
                 before_update()
-            applied = apply_gradients(staged, actor.recipe)
+            with staged.state_at_hand():
+                applied = apply_gradients(staged, actor.recipe)
         limit = recipe.trainer.max_tokens_per_microbatch
         collected.append(statistics | applied | found.metrics(limit, actor.packing))
     for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():

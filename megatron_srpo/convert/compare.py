@@ -106,9 +106,11 @@ def _samples(model: ModelConfig, text: Path | None) -> list[list[int]]:
 def transformers_log_probs(folder: Path, samples: list[list[int]]) -> list[torch.Tensor]:
     """Log-probs of each sample's tokens behind the first, in float32."""
     from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
 
-    disable_progress_bar()
+    # Both are typed in some installations and not in others.
+    quiet: Any = logging
+    quiet.disable_progress_bar()
     loader: Any = AutoModelForCausalLM
     model = loader.from_pretrained(folder, dtype=torch.float32).eval()
     found = []

@@ -52,6 +52,7 @@ _FREE = (
     "trainer.overlap_parameter_gather",
     "trainer.bucket_parameters",
     "trainer.recompute",
+    "trainer.optimizer.offload",
     "trainer.threads_per_rank",
     "trainer.timeout_seconds",
 )

@@ -19,8 +19,8 @@ class Gpu:
     """One kind of GPU.
 
     memory_gib: what torch can have of it.  bf16_tflops, fp8_tflops: dense matrix products; none: no such unit.
-    memory_gbps, nvlink_gbps, network_gbps: 10^9 bytes a second of its memory, and in one direction of its NVLink
-    and of its share of the network between nodes.
+    memory_gbps, nvlink_gbps, network_gbps, host_gbps: 10^9 bytes a second of its memory, and in one direction of
+    its NVLink, of its share of the network between nodes, and of its 16 lanes of PCIe to the host.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Gpu:
     memory_gbps: float
     nvlink_gbps: float
     network_gbps: float
+    host_gbps: float
 
     @property
     def memory_bytes(self) -> float:
@@ -39,9 +40,9 @@ class Gpu:
 
 GPUS: Mapping[str, Gpu] = MappingProxyType(
     {
-        "h100": Gpu("H100 SXM 80 GB", 79.0, 989.0, 1979.0, 3350.0, 450.0, 50.0),
-        "h200": Gpu("H200 SXM 141 GB", 139.0, 989.0, 1979.0, 4800.0, 450.0, 50.0),
-        "a100": Gpu("A100 SXM 80 GB", 79.0, 312.0, None, 2039.0, 300.0, 25.0),
+        "h100": Gpu("H100 SXM 80 GB", 79.0, 989.0, 1979.0, 3350.0, 450.0, 50.0, 63.0),
+        "h200": Gpu("H200 SXM 141 GB", 139.0, 989.0, 1979.0, 4800.0, 450.0, 50.0, 63.0),
+        "a100": Gpu("A100 SXM 80 GB", 79.0, 312.0, None, 2039.0, 300.0, 25.0, 31.5),
     }
 )
 
@@ -72,6 +73,7 @@ GEMM_EXPERTS_SHARE = 0.4  # of the bf16 peak, also under fp8: experts' products 
 ATTENTION_SHARE = 0.45  # of the bf16 peak, forward and backward
 MEMORY_SHARE = 0.7
 LINK_SHARE = 0.7  # of NVLink and network, by a collective's bytes
+HOST_SHARE = 0.8  # of PCIe, by copies from and to page-locked memory while all GPUs of a machine copy
 ELEMENTWISE_PASSES = 4.0  # times that a kept activation goes through memory, forward and backward
 LOGITS_PASSES = 10.0  # the same of logits in float32
 OPTIMIZER_BYTES_MOVED = 30.0  # of a parameter: master, moments read and written, gradient read, weight written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from megatron_srpo.plan.activations import WIDTH, stage_activations
 from megatron_srpo.plan.gpus import GIB, HEAD_ROW_BYTES, LOGITS_COPIES, OVERHEAD_GIB, Gpu
@@ -26,7 +26,9 @@ class Memory:
     """Bytes of one trainer rank at their largest.
 
     reference: weights of the KL term's model.  overhead: what no tensor of the training holds.  The buffers of a
-    weight exchange do not count: activations, which are larger, are not there then.
+    weight exchange do not count: activations, which are larger, are not there then.  With
+    `trainer.optimizer.offload` it is the fuller of two phases: gradients are computed without the optimizer's
+    state, weights are updated without activations and logits.
     """
 
     weights: int
@@ -70,6 +72,11 @@ def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> int:
     return int(share * (ADAM_BYTES + (MASTER_BYTES if trainer.dtype != "float32" else 0)))
 
 
+def host_bytes(recipe: Recipe, parameters: RankParameters) -> int:
+    """Of a rank's optimizer, page-locked in the host's memory; saves have room of their own there."""
+    return optimizer_bytes(recipe, parameters) if recipe.trainer.optimizer.offload else 0
+
+
 def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:
     """Of one checkpoint on disk: weights, and master weights and moments in float32."""
     return parameters * (WIDTH[recipe.trainer.dtype] + MASTER_BYTES + ADAM_BYTES)
@@ -90,14 +97,15 @@ def tokens_and_microbatches(recipe: Recipe) -> tuple[float, int]:
 def rank_memory(recipe: Recipe, model: ModelConfig, stage: int, on_gpu: bool) -> Memory:
     """Of a rank of pipeline stage `stage`, all of whose ranks need as much.
 
-    `on_gpu`: else only what has a fixed size is given, the CPU's layers keep other activations.
+    `on_gpu`: else only what has a fixed size is given, the CPU's layers keep other activations; and what is
+    offloaded lies in the same memory, a second time during updates.
     """
     trainer = recipe.trainer
     parameters = rank_parameters(model, trainer, stage)
     tokens, microbatches = tokens_and_microbatches(recipe)
     activations = stage_activations(model, trainer, stage, tokens, microbatches) if on_gpu else 0
     last = on_gpu and stage == trainer.pipeline_parallel - 1
-    return Memory(
+    memory = Memory(
         weights=weight_bytes(trainer, parameters),
         reference=_reference_bytes(recipe, parameters),
         gradients=parameters.total * GRADIENT_BYTES,
@@ -106,6 +114,12 @@ def rank_memory(recipe: Recipe, model: ModelConfig, stage: int, on_gpu: bool) ->
         logits=_logits_bytes(model, trainer, tokens) if last else 0,
         overhead=int(OVERHEAD_GIB * GIB) if on_gpu else 0,
     )
+    if not trainer.optimizer.offload:
+        return memory
+    if not on_gpu:
+        return replace(memory, optimizer=2 * memory.optimizer)
+    phases = replace(memory, optimizer=0), replace(memory, activations=0, logits=0)
+    return max(phases, key=lambda phase: phase.total)
 
 
 def _reference_bytes(recipe: Recipe, parameters: RankParameters) -> int:

@@ -16,6 +16,7 @@ from megatron_srpo.plan.memory import (
     Memory,
     checkpoint_bytes,
     engine_memory,
+    host_bytes,
     rank_memory,
 )
 from megatron_srpo.plan.parameters import count_parameters, rank_parameters
@@ -50,7 +51,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """One trainer process: its place and what it holds."""
+    """One trainer process: its place and what it holds; `host_bytes`: of its optimizer in the host's memory."""
 
     rank: int
     tensor: int
@@ -60,6 +61,7 @@ class RankPlan:
     expert: int
     parameters: int
     memory: Memory
+    host_bytes: int
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Plan:
         if self.recipe.trainer.fp8 is not None and self.gpu.fp8_tflops is None:
             return "trainer.fp8 needs a GPU that multiplies in 8 bits; set it to null, or take a newer GPU"
         if self.used > 1:
-            remedy = REMEDIES.get(self.fullest.memory.largest[0], _SPLIT)
+            remedy = self._remedy(self.fullest.memory.largest[0])
             why = why_not(self.fullest.memory, self.gpu)
             return f"a trainer rank {why}; {remedy}; --layouts 10 tries all layouts"
         room = self.batch.longest_sequence + ENGINE_RESERVE
@@ -125,6 +127,13 @@ class Plan:
                 "raise engine.mem_fraction_static or engine.tensor_parallel"
             )
         return None
+
+    def _remedy(self, largest: str) -> str:
+        """What to do about a rank of whose memory this is the largest part."""
+        remedy = REMEDIES.get(largest, _SPLIT)
+        if largest == "optimizer" and not self.recipe.trainer.optimizer.offload:
+            return f"{remedy}, or set trainer.optimizer.offload to true"
+        return remedy
 
     @property
     def gpus(self) -> int:
@@ -265,6 +274,7 @@ def _ranks(recipe: Recipe, model: ModelConfig, on_gpu: bool) -> tuple[RankPlan, 
                 expert=place % trainer.expert_parallel,
                 parameters=parameters.total,
                 memory=memory,
+                host_bytes=host_bytes(recipe, parameters),
             )
             for place in range(of_stage)
         ]

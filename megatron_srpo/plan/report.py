@@ -95,6 +95,13 @@ def _memory(plan: Plan, console: Console) -> None:
     for row, count in rows.items():
         table.add_row(_numbers(stages[row]), str(count), *row)
     console.print(table)
+    host = max(rank.host_bytes for rank in plan.ranks)
+    if host and plan.gpu is not None:
+        _say(
+            console,
+            f"offload: {_gib(host)} GiB of the optimizer's state a rank in the host's memory; the table has the "
+            "fuller of two phases, either the optimizer's state or activations and logits",
+        )
     if plan.engine is not None and plan.gpu is not None:
         _say(
             console,
@@ -143,6 +150,7 @@ def _time(plan: Plan, time: TrainingTime, console: Console) -> None:
         "log-probs": time.log_probs,
         "gradients": time.gradients,
         "optimizer": time.optimizer,
+        "offload": time.offload,
     }
     table = _table("", "seconds", "of which")
     table.columns[2].justify = "left"

@@ -3,7 +3,8 @@
 A microbatch on a pipeline stage takes its matrix products, attention and element-wise work at stated shares of the
 GPU's peaks (`gpus.py`), plus the collectives of tensor, context and expert parallelism, which overlap with nothing
 but context parallelism's with attention.  An update takes the slowest stage's microbatches and the bubble, of
-(p - 1) / v more (arXiv 2104.04473); then gradients are summed, weights updated and collected.
+(p - 1) / v more (arXiv 2104.04473); then gradients are summed, weights updated and collected.  Offloaded optimizer
+state comes from the host before each update and goes back behind it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from megatron_srpo.plan import gpus
 from megatron_srpo.plan.activations import WIDTH, layer_terms
 from megatron_srpo.plan.gpus import Gpu
-from megatron_srpo.plan.memory import GRADIENT_BYTES
+from megatron_srpo.plan.memory import GRADIENT_BYTES, host_bytes
 from megatron_srpo.plan.parameters import is_in_8_bits, rank_parameters, stage_layers
 from megatron_srpo.plan.workload import Workload
 from megatron_srpo.recipe.flops import BACKWARD, model_flops
@@ -60,8 +61,9 @@ class TrainingTime:
     """Seconds of a step on the trainer's ranks, by what they go to, and what that amounts to.
 
     log_probs: forward passes before the first update.  gradients: summing them, and collecting weights, as far as
-    nothing hides it.  tokens_per_second_and_gpu: prompts count.  mfu: of the peak of bfloat16, also in fp8, and
-    without recomputation and passes for log-probs.
+    nothing hides it.  offload: copies of the optimizer's state to the update and back.
+    tokens_per_second_and_gpu: prompts count.  mfu: of the peak of bfloat16, also in fp8, and without recomputation
+    and passes for log-probs.
     """
 
     compute: float
@@ -71,6 +73,7 @@ class TrainingTime:
     log_probs: float
     gradients: float
     optimizer: float
+    offload: float
     microbatches: int
     model_flops: float
     tokens_per_second_and_gpu: float
@@ -80,7 +83,7 @@ class TrainingTime:
     def total(self) -> float:
         """All parts."""
         work = self.compute + self.recompute + self.communication + self.bubble
-        return work + self.log_probs + self.gradients + self.optimizer
+        return work + self.log_probs + self.gradients + self.optimizer + self.offload
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def training_time(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Worklo
     bubble = (trainer.pipeline_parallel - 1) / trainer.virtual_pipeline_parallel
     # Old log-probs of all updates but the first, and the reference's of all.
     passes = updates - 1 + (updates if recipe.algorithm.kl_coefficient else 0)
-    gradients, optimizer = _update(recipe, model, gpu, slowest)
+    gradients, optimizer, offload = _update(recipe, model, gpu, slowest)
     both = slowest.forward + slowest.backward
     flops = workload.forward_flops(model_flops(model)) * (1 + BACKWARD)
     time = TrainingTime(
@@ -115,6 +118,7 @@ def training_time(recipe: Recipe, model: ModelConfig, gpu: Gpu, workload: Worklo
         log_probs=passes * (count + bubble) * slowest.forward.total,
         gradients=updates * gradients,
         optimizer=updates * optimizer,
+        offload=updates * offload,
         microbatches=count,
         model_flops=flops,
         tokens_per_second_and_gpu=0.0,
@@ -262,13 +266,13 @@ def _head(model: ModelConfig, trainer: TrainerSection, gpu: Gpu, micro: _Tokens)
     return products + gpus.LOGITS_PASSES / (2 + BACKWARD) * logits / memory_speed(gpu)
 
 
-def _update(recipe: Recipe, model: ModelConfig, gpu: Gpu, slowest: Microbatch) -> tuple[float, float]:
-    """Seconds of an update's sums over data-parallel ranks that nothing hides, and of the optimizer."""
+def _update(recipe: Recipe, model: ModelConfig, gpu: Gpu, slowest: Microbatch) -> tuple[float, float, float]:
+    """Seconds of an update's sums over data-parallel ranks that nothing hides, of the optimizer, of its copies."""
     trainer = recipe.trainer
     copies = recipe.data_parallel * trainer.context_parallel
     of_experts = trainer.tensor_parallel * copies // trainer.expert_parallel
     speed = link_speed(gpu, trainer.tensor_parallel * copies)
-    longest = (0.0, 0.0)
+    longest = (0.0, 0.0, 0.0)
     for stage in range(trainer.pipeline_parallel):
         parameters = rank_parameters(model, trainer, stage)
         moved = parameters.dense * (copies - 1) / copies + parameters.experts * (of_experts - 1) / of_experts
@@ -278,5 +282,6 @@ def _update(recipe: Recipe, model: ModelConfig, gpu: Gpu, slowest: Microbatch) -
         if trainer.overlap_parameter_gather:
             gather = max(0.0, gather - slowest.forward.total)
         share = gpus.OPTIMIZER_BYTES_MOVED * (parameters.dense / copies + parameters.experts / of_experts)
-        longest = max(longest, (scatter + gather, share / memory_speed(gpu)))
+        transfers = 2 * host_bytes(recipe, parameters) / (gpu.host_gbps * GIGA * gpus.HOST_SHARE)
+        longest = max(longest, (scatter + gather, share / memory_speed(gpu), transfers))
     return longest

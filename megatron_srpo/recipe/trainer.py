@@ -28,6 +28,9 @@ class OptimizerSection(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     decay_updates: PositiveInt | None = Field(None, description="length of linear and cosine schedules")
     min_learning_rate: NonNegativeFloat = 0.0
+    offload: bool = Field(
+        False, description="keep master weights and moments in the host's memory but for the updates"
+    )
 
     @model_validator(mode="after")
     def _decay_has_length(self) -> OptimizerSection:

@@ -43,6 +43,7 @@ from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
 from megatron_srpo.rollout.journal import read_step
 from megatron_srpo.rollout.routed_experts import routing_shape
+from tests.integration.offload import train_and_save
 
 Job = dict[str, Any]
 
@@ -203,6 +204,9 @@ class Rank:
                 saver._thread.join()  # before anybody leaves
         return told
 
+    def offload(self, job: Job) -> Any:
+        return train_and_save(self.actor(job["model"]), job)
+
     def reshard(self, job: Job) -> Any:
         """Load a checkpoint on this layout and save it again."""
         actor = self.actor(job["model"])
@@ -247,6 +251,7 @@ def main() -> None:
         "checkpoint": rank.checkpoint,
         "reshard": rank.reshard,
         "saves_badly": rank.saves_badly,
+        "offload": rank.offload,
         "vocabulary": rank.vocabulary,
     }
     results = []

@@ -11,6 +11,7 @@ import torch
 from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_srpo.actor import megatron_config
 from megatron_srpo.actor.experts import kept_in_float32
 from megatron_srpo.actor.megatron_config import _fp8_arguments, transformer_config
 from megatron_srpo.actor.model import _fuse_gradient_accumulation
@@ -67,9 +68,28 @@ def test_fp8(dense: ModelConfig) -> None:
     assert (config.fp8, config.fp8_recipe) == ("hybrid", "tensorwise")
     assert config.first_last_layers_bf16
     assert (config.num_layers_at_start_in_bf16, config.num_layers_at_end_in_bf16) == (1, 0)
+    last = of(last_layers_bf16=2)
+    assert (last.fp8, last.fp8_recipe, last.first_last_layers_bf16) == ("e4m3", "blockwise", True)
+    assert (last.num_layers_at_start_in_bf16, last.num_layers_at_end_in_bf16) == (0, 2)
     delayed = of(recipe="delayed", amax_history=16)
     assert (delayed.fp8_recipe, delayed.fp8_amax_history_len) == ("delayed", 16)
-    assert not delayed.first_last_layers_bf16
+    assert delayed.fp8_amax_compute_algo == "max" and not delayed.first_last_layers_bf16
+
+
+def test_what_only_gpus_have_reaches_megatron_on_a_gpu(
+    dense: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(megatron_config, "_build", lambda **arguments: arguments)
+    modules = {"granularity": "selective", "modules": ("layernorm",)}
+    trainer = TrainerSection.model_validate({"fp8": {"recipe": "tensorwise"}, "recompute": modules})
+    gpu = Platform(torch.device("cuda"), "nccl", "transformer_engine")
+    arguments: Any = transformer_config(dense, trainer, gpu)
+    assert (arguments["fp8"], arguments["fp8_recipe"]) == ("e4m3", "tensorwise")
+    assert arguments["recompute_modules"] == ["layernorm"]
+
+
+def test_modules_that_nobody_recomputes_are_no_matter(dense: ModelConfig) -> None:
+    assert config_of(dense, recompute={"modules": ("layernorm",)}).recompute_granularity is None
 
 
 def test_what_megatron_refuses_is_one_sentence(dense: ModelConfig) -> None:

@@ -9,14 +9,15 @@ from megatron_srpo.actor.spread import Spread
 
 
 def test_metrics() -> None:
-    spread = Spread(plan=[[[0, 1], [2]], [[3], []]], lengths=[3, 5, 4, 8], costs=[1.0, 3.0, 2.0, 4.0])
-    found = spread.metrics(10, Packing())
+    plan = [[[0, 1], [2], [4]], [[3], [], [5]]]
+    spread = Spread(plan, lengths=[3, 5, 4, 8, 2, 2], costs=[1.0, 3.0, 2.0, 4.0, 0.5, 1.5])
+    found = spread.metrics(16, Packing())
     assert found == {
-        "microbatches": 2.0,
-        "microbatch_fill": 20 / 40,
-        "padding": 1 / 20,  # the microbatch without samples
-        "rank_imbalance": pytest.approx(6 / 5 - 1),
-        "microbatch_imbalance": pytest.approx((4 + 2) / 5 - 1),
+        "microbatches": 3.0,
+        "microbatch_fill": 24 / (2 * 3 * 16),
+        "padding": 1 / 24,  # the microbatch without samples
+        "rank_imbalance": pytest.approx(6.5 / 6 - 1),
+        "microbatch_imbalance": pytest.approx((4 + 2 + 1.5) / 6 - 1),
     }
 
 

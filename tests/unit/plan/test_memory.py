@@ -14,6 +14,7 @@ from megatron_srpo.plan.activations import in_flight, layer_terms, stage_activat
 from megatron_srpo.plan.gpus import EXPERT_IMBALANCE, GIB, GPUS
 from megatron_srpo.plan.memory import (
     engine_memory,
+    host_bytes,
     optimizer_bytes,
     rank_memory,
     tokens_and_microbatches,
@@ -112,6 +113,29 @@ def test_fp8_adds_two_copies_of_matrices() -> None:
         weight_bytes(at.trainer, rank_parameters(TINY, at.trainer, 0)) for at in (recipe(), recipe(fp8={}))
     )
     assert with_copies - plain == 2 * 8 * (16 * (2 * 32 + 2 * 16) + 3 * 16 * 24)  # rows and columns, a byte each
+
+
+def test_offload_takes_the_fuller_of_two_phases() -> None:
+    def both(tokens: int, on_gpu: bool = True) -> list[Any]:
+        at = [recipe(optimizer={"offload": o}, ranks=1, max_tokens_per_microbatch=tokens) for o in (False, True)]
+        return [rank_memory(one, published("qwen2.5-1.5b"), 0, on_gpu) for one in at]
+
+    plain, offload = both(1024)
+    state = plain.optimizer
+    assert state > plain.activations + plain.logits
+    assert offload == replace(plain, activations=0, logits=0)
+    plain, offload = both(100_000)
+    assert state < plain.activations + plain.logits
+    assert offload == replace(plain, optimizer=0)
+    plain, offload = both(1024, on_gpu=False)
+    assert offload == replace(plain, optimizer=2 * state), "a CPU rank's memory is the host's"
+
+
+def test_offloaded_state_is_in_the_hosts_memory() -> None:
+    parameters = rank_parameters(TINY, recipe().trainer, 0)
+    with_offload = recipe(optimizer={"offload": True})
+    assert host_bytes(with_offload, parameters) == 12 * parameters.total // 8 > 0
+    assert host_bytes(recipe(), parameters) == 0
 
 
 def test_context_parallelism_divides_tokens_and_shards_the_optimizer() -> None:

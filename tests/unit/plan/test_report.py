@@ -68,6 +68,24 @@ def test_what_does_not_fit_is_said_first_with_the_part(
     assert plan(monkeypatch, RECIPE, MODEL, *split, *small, "--json") == 2
     problem = json.loads(capsys.readouterr().out)["problem"]
     assert "GiB: optimizer" in problem and "; raise trainer.tensor_parallel" in problem
+    assert ", or set trainer.optimizer.offload to true; " in problem
+    assert plan(monkeypatch, RECIPE, MODEL, *split, *small, "trainer.optimizer.offload=true", "--json") == 2
+    problem = json.loads(capsys.readouterr().out)["problem"]
+    assert "GiB: optimizer" in problem and "offload" not in problem
+
+
+def test_offload_is_told_with_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    for offload in ("false", "true"):
+        assert plan(monkeypatch, RECIPE, MODEL, f"trainer.optimizer.offload={offload}") == 0
+        shown.append(capsys.readouterr().out)
+    plain, offloaded = shown
+    assert not re.search("offload:? [0-9]", plain) and "needs 55.2 of 79 GiB" in plain
+    assert "needs 35.9 of 79 GiB" in offloaded, "less activations and logits: the update is the fuller phase"
+    assert "offload: 21.3 GiB of the optimizer's state a rank in the host's memory; " in offloaded
+    assert re.search(r"train .* optimizer 0\.0974, offload 3\.63", offloaded)
 
 
 def test_an_engine_too_small_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

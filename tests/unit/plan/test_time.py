@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.plan import gpus
 from megatron_srpo.plan.gpus import GPUS, Gpu
+from megatron_srpo.plan.parameters import rank_parameters
 from megatron_srpo.plan.rollout import decode_seconds, rollout_time
 from megatron_srpo.plan.time import TrainingTime, link_speed, product_speed, training_time
 from megatron_srpo.plan.workload import Workload, expected_workload, response_lengths
@@ -112,6 +113,15 @@ def test_8_bits_are_faster_where_the_gpu_has_them() -> None:
     assert product_speed(H100, True) > product_speed(H100, False)
     assert product_speed(GPUS["a100"], True) == product_speed(GPUS["a100"], False)
     assert time_of(fp8={}).compute < time_of().compute
+
+
+def test_offloaded_state_goes_both_ways_in_every_update() -> None:
+    shape = {"updates_per_step": 4, "pipeline_parallel": 2}
+    plain, offload = time_of(**shape), time_of(**shape, optimizer={"offload": True})
+    last = rank_parameters(TINY, recipe(**shape).trainer, 1)  # with the last norm, it has more than the first
+    seconds = 4 * 2 * (12 * last.total // 4) / (63e9 * gpus.HOST_SHARE)
+    assert math.isclose(offload.offload, seconds, rel_tol=1e-6) and plain.offload == 0
+    assert math.isclose(offload.total, plain.total + seconds)
 
 
 def test_experts_far_apart_take_longer() -> None:
