@@ -11,6 +11,7 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 
+from megatron_srpo.actor.optimizer import weights_from_masters
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.random_states import as_sharded, random_states, restore_random_states
 from megatron_srpo.actor.step import Actor
@@ -130,6 +131,7 @@ def load_checkpoint(actor: Actor, root: Path, version: int) -> None:
     for i, chunk in enumerate(actor.chunks):
         chunk.load_state_dict(state[f"model{i}"])
     actor.optimizer.load_state_dict(state["optimizer"])
+    weights_from_masters(actor.optimizer, actor.model)
     actor.scheduler.load_state_dict(state["scheduler"])
     if is_same_layout:
         restore_random_states(state["random"])

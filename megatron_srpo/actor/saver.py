@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
@@ -49,10 +49,10 @@ RECIPE = "recipe.yaml"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a rank writes; the shards are views of live memory, `mark` says as of when."""
+    """What a rank writes; until they are copied, the shards are live memory, `mark` says as of when."""
 
     version: int
-    shards: Sequence[Shard]
+    shards: list[Shard]
     mark: Any
     objects: Mapping[str, Any]
     common: Mapping[str, Any]
@@ -194,21 +194,23 @@ class Saver:
             size = sum(path.stat().st_size for path in checkpoint_folder(self._root, contents.version).iterdir())
             self._saved.put(Saved(contents.version, size, self._stall, time.monotonic() - started))
 
-    def _copy(self, contents: Contents) -> Sequence[torch.Tensor]:
+    def _copy(self, contents: Contents) -> None:
+        """Put copies in the place of live memory; what there is for the save alone is free then."""
         try:
-            return self._buffer.copy([shard.tensor for shard in contents.shards], contents.mark)
+            copies = self._buffer.copy([shard.tensor for shard in contents.shards], contents.mark)
+            contents.shards[:] = [replace(s, tensor=copy) for s, copy in zip(contents.shards, copies, strict=True)]
         finally:
             self._copied.set()
 
     def _write(self, folder: Path, contents: Contents) -> Report:
         name = f"__{self._rank}_0.distcp"
         try:
-            copies = self._copy(contents)
+            self._copy(contents)
             make_folder(folder)
             writer = PieceWriter(folder, name)
             with writer:
-                for shard, copy in zip(contents.shards, copies, strict=True):
-                    writer.add(shard.key, shard.shape, shard.offsets, copy)
+                for shard in contents.shards:
+                    writer.add(shard.key, shard.shape, shard.offsets, shard.tensor)
                 for key, value in contents.objects.items():
                     writer.add_object(key, value)
         except OSError as error:

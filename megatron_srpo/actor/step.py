@@ -25,7 +25,12 @@ from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
-from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
+from megatron_srpo.actor.optimizer import (
+    build_optimizer,
+    build_scheduler,
+    gather_weights,
+    weights_from_masters,
+)
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.profiling import Phases
@@ -34,6 +39,7 @@ from megatron_srpo.actor.replay import Replay
 from megatron_srpo.actor.spread import Spread
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.actor.throughput import peak_memory, throughput
+from megatron_srpo.bridge.quantized import forget_unrounded
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.flops import model_flops
@@ -99,6 +105,8 @@ def build_actor(
     for chunk in model:
         chunk.train()
     optimizer = build_optimizer(recipe.trainer, model)
+    forget_unrounded(parameter for chunk in chunks for parameter in chunk.parameters())
+    weights_from_masters(optimizer, model)
     scheduler = build_scheduler(recipe.trainer, optimizer)
     reference = None
     if recipe.algorithm.kl_coefficient:
@@ -144,8 +152,8 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
             applied = apply_gradients(staged, actor.recipe)
         limit = recipe.trainer.max_tokens_per_microbatch
         collected.append(statistics | applied | found.metrics(limit, actor.packing))
-    for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
-        chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
+    if recipe.trainer.overlap_parameter_gather:
+        gather_weights(actor.model)  # engines and checkpoints take the weights from here
     actor.version += 1
     metrics = _combine(collected) | phases.metrics()
     if actor.replay is not None:

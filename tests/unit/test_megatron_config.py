@@ -65,6 +65,7 @@ def test_fp8(dense: ModelConfig) -> None:
     assert (config.fp8, config.fp8_recipe) == ("hybrid", "tensorwise")
     assert config.first_last_layers_bf16
     assert (config.num_layers_at_start_in_bf16, config.num_layers_at_end_in_bf16) == (1, 0)
+    assert not config.fp8_param and of(parameters=True).fp8_param
     delayed = of(recipe="delayed", amax_history=16)
     assert (delayed.fp8_recipe, delayed.fp8_amax_history_len) == ("delayed", 16)
     assert not delayed.first_last_layers_bf16

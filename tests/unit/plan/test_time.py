@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.plan import gpus
 from megatron_srpo.plan.gpus import GPUS, Gpu
+from megatron_srpo.plan.parameters import rank_parameters
 from megatron_srpo.plan.rollout import decode_seconds, rollout_time
 from megatron_srpo.plan.time import TrainingTime, link_speed, product_speed, training_time
 from megatron_srpo.plan.workload import Workload, expected_workload, response_lengths
@@ -106,6 +107,13 @@ def test_sums_over_nodes_cross_the_network_and_may_be_hidden() -> None:
     reduced = time_of(ranks=16, overlap_gradient_reduce=True)
     both = time_of(ranks=16, overlap_gradient_reduce=True, overlap_parameter_gather=True)
     assert plain.gradients > reduced.gradients > both.gradients >= 0
+
+
+def test_weights_in_8_bits_are_gathered_a_byte_each() -> None:
+    """And not two: data-parallel ranks get what 15 others have of them."""
+    wide, narrow = (time_of(ranks=16, fp8={"parameters": kept}).gradients for kept in (False, True))
+    eight = rank_parameters(TINY, recipe(fp8={}).trainer, 0).in_8_bits
+    assert math.isclose(wide - narrow, eight * 15 / 16 / link_speed(H100, 16), rel_tol=1e-6)
 
 
 def test_8_bits_are_faster_where_the_gpu_has_them() -> None:
