@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from megatron_srpo.actor import model as actor_model
 from megatron_srpo.actor.megatron_config import _fp8_arguments, transformer_config
-from megatron_srpo.actor.model import _fuse_gradient_accumulation
+from megatron_srpo.actor.model import _fuse_gradient_accumulation, wrap_for_training
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
@@ -69,6 +72,19 @@ def test_fp8(dense: ModelConfig) -> None:
     delayed = of(recipe="delayed", amax_history=16)
     assert (delayed.fp8_recipe, delayed.fp8_amax_history_len) == ("delayed", 16)
     assert not delayed.first_last_layers_bf16
+
+
+@pytest.mark.parametrize("fp8", [None, {}, {"parameters": True}])
+def test_weights_in_8_bits_are_gathered_so(fp8: dict[str, bool] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapped(torch.nn.Module):
+        def __init__(self, config: Any, ddp_config: DistributedDataParallelConfig, module: Any) -> None:
+            super().__init__()
+            self.ddp_config = ddp_config
+
+    monkeypatch.setattr(actor_model, "DistributedDataParallel", Wrapped)
+    chunk: Any = SimpleNamespace(config=SimpleNamespace(bf16=False))
+    wrapped: Any = wrap_for_training([chunk], TrainerSection.model_validate({"fp8": fp8}))[0]
+    assert wrapped.ddp_config.fp8_param_gather == bool(fp8)
 
 
 def test_what_megatron_refuses_is_one_sentence(dense: ModelConfig) -> None:
