@@ -13,7 +13,7 @@ from megatron.core.fp8_utils import dequantize_fp8_tensor, is_float8tensor
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """The values in the dtype that the tensor says it has, without gradient: a tensor in 8 bits is left alone."""
+    """The values in the dtype that the tensor says it has, detached: of one in 8 bits new memory, else its own."""
     tensor = tensor.detach()
     return dequantize_fp8_tensor(tensor).to(tensor.dtype) if is_float8tensor(tensor) else tensor
 
