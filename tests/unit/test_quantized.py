@@ -14,7 +14,10 @@ import torch
 from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.shards import Shard
 from megatron_srpo.actor.snapshot import HostBuffer
+from megatron_srpo.bridge.layouts import Whole
 from megatron_srpo.bridge.quantized import fill, forget_unrounded, plain
+from megatron_srpo.bridge.tables import Rule
+from megatron_srpo.bridge.weights import Binding, gather, merged_shapes
 from tests.integration.eight_bits import Quantized, stand_in
 
 
@@ -48,6 +51,17 @@ def test_other_parameters_are_as_ever() -> None:
     forget_unrounded([parameter])
     assert torch.equal(parameter, values().bfloat16())
     assert plain(parameter).data_ptr() == parameter.data_ptr() and not plain(parameter).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_engines_get_plain_tensors(dtype: torch.dtype) -> None:
+    """Also in bfloat16, which a parameter in 8 bits says that it has already."""
+    parameter = torch.nn.Parameter(Quantized.of(values()))
+    binding = Binding("weight", parameter, Rule(("weight",), ("{expert}",), Whole()), ("weight",))
+    (found,) = gather(binding, dtype) or ()
+    assert type(found) is torch.Tensor and found.dtype == dtype
+    assert torch.equal(found.bfloat16(), Quantized.of(values()).dequantize())
+    assert merged_shapes(binding, 2) == [[8, 16]]
 
 
 def test_what_a_save_has_dequantized_is_free_when_it_is_copied() -> None:
