@@ -88,7 +88,8 @@ def make_recipe(folder: Path, dtype: str) -> Any:
 
 def training_steps(recipe: Any, model: Any, platform: Any, ranks: Any, path: Path, steps: int) -> dict[str, Any]:
     """Training steps through Transformer Engine's spec; the gradient must be finite and move the weights."""
-    from megatron_srpo.actor.step import build_actor, train_step
+    from megatron_srpo.actor.actor import build_actor
+    from megatron_srpo.actor.step import train_step
     from megatron_srpo.bridge.weights import load_weights
 
     actor = build_actor(recipe, model, ranks, platform, load_weights)
@@ -108,8 +109,9 @@ def training_steps(recipe: Any, model: Any, platform: Any, ranks: Any, path: Pat
 
 def compare_specs(recipe: Any, model: Any, platform: Any, ranks: Any, path: Path) -> dict[str, Any]:
     """Log-probs of the same tokens by both layer specs."""
+    from megatron_srpo.actor.actor import build_actor
     from megatron_srpo.actor.batch import training_samples
-    from megatron_srpo.actor.step import build_actor, log_probs_of, microbatches
+    from megatron_srpo.actor.step import log_probs_of, microbatches
     from megatron_srpo.bridge.weights import load_weights
     from megatron_srpo.rollout.journal import read_step
 

@@ -11,9 +11,10 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 
+from megatron_srpo.actor.actor import Actor
+from megatron_srpo.actor.optimizer import weights_from_masters
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.random_states import as_sharded, random_states, restore_random_states
-from megatron_srpo.actor.step import Actor
 from megatron_srpo.bridge.torch_dist import refuse_code
 from megatron_srpo.checkpoints.manifest import Layout, Manifest, checkpoint_folder, checkpoint_versions
 from megatron_srpo.checkpoints.verify import check_files, share_of
@@ -134,6 +135,7 @@ def _load(actor: Actor, folder: Path) -> None:
     for i, chunk in enumerate(actor.chunks):
         chunk.load_state_dict(state[f"model{i}"])
     actor.optimizer.load_state_dict(state["optimizer"])
+    weights_from_masters(actor.optimizer, actor.model)
     actor.scheduler.load_state_dict(state["scheduler"])
     if is_same_layout:
         restore_random_states(state["random"])

@@ -173,6 +173,7 @@ def _fp8_arguments(section: Fp8Section | None) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "fp8": section.format,
         "fp8_recipe": section.recipe,
+        "fp8_param": section.parameters,
         "fp8_amax_history_len": section.amax_history,
         "fp8_amax_compute_algo": "max",
     }

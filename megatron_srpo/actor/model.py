@@ -166,6 +166,7 @@ def wrap_for_training(chunks: Sequence[GPTModel], trainer: TrainerSection) -> li
         grad_reduce_in_fp32=True,
         overlap_grad_reduce=trainer.overlap_gradient_reduce,
         overlap_param_gather=trainer.overlap_parameter_gather,
+        fp8_param_gather=trainer.fp8 is not None and trainer.fp8.parameters,
         bucket_size=trainer.bucket_parameters,
     )
     config.finalize_model_grads_func = finalize_model_grads

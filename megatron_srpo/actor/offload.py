@@ -13,6 +13,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 import torch
+from megatron.core.fp8_utils import is_float8tensor
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_srpo.actor.shards import optimizers
@@ -68,6 +69,7 @@ def own_state(optimizer: MegatronOptimizer) -> list[torch.Tensor]:
             for groups in (one.model_float16_groups, one.model_fp32_groups)
             for group in groups
             for parameter in group
+            if not is_float8tensor(parameter)  # it has no storage, and its master no bits of it
         }
         for group in one.optimizer.param_groups:
             for main in group["params"]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from megatron.core.distributed import DistributedDataParallel
+from megatron.core.fp8_utils import is_float8tensor, post_all_gather_processing
 from megatron.core.optimizer import MegatronOptimizer, OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from megatron_srpo.actor.megatron_config import DTYPES
+from megatron_srpo.actor.shards import optimizers
 from megatron_srpo.recipe.trainer import TrainerSection
 
 
@@ -31,6 +34,32 @@ def build_optimizer(trainer: TrainerSection, chunks: Sequence[DistributedDataPar
         fp8_recipe=trainer.fp8.recipe if trainer.fp8 is not None else None,
     )
     return get_megatron_optimizer(config, list(chunks))
+
+
+@torch.no_grad()
+def weights_from_masters(optimizer: MegatronOptimizer, model: Sequence[DistributedDataParallel]) -> None:
+    """Round the master weights to the model's, as an update does; every rank calls it.
+
+    So weights have the bits that an update would have given them, whatever a Hugging Face folder or a checkpoint
+    has held in their place: how numbers are rounded to 8 bits depends on the scale of many.
+    """
+    for one in optimizers(optimizer):
+        one._copy_main_params_to_model_params()
+    gather_weights(model)
+
+
+@torch.no_grad()
+def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
+    """Have all weights on all data-parallel ranks, now; every rank calls it.
+
+    Of a weight in 8 bits its rows are gathered.  Its columns, which gradients read, must be made of them: with
+    `overlap_param_gather` Megatron does so behind gathers that overlap, but not behind this one.
+    """
+    for chunk in model:
+        chunk.start_param_sync(force_sync=True)
+        quantized = [parameter for parameter in chunk.parameters() if is_float8tensor(parameter)]
+        if quantized:
+            post_all_gather_processing(quantized)
 
 
 def build_scheduler(trainer: TrainerSection, optimizer: MegatronOptimizer) -> OptimizerParamScheduler:

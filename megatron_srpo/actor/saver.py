@@ -14,7 +14,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,11 +26,11 @@ import torch
 import torch.distributed as dist
 
 import megatron_srpo
+from megatron_srpo.actor.actor import Actor
 from megatron_srpo.actor.checkpoint import METADATA, layout_of, sharded_model
 from megatron_srpo.actor.random_states import as_sharded, random_states
 from megatron_srpo.actor.shards import Shard, model_objects, model_shards, optimizer_shards, optimizers
 from megatron_srpo.actor.snapshot import HostBuffer
-from megatron_srpo.actor.step import Actor
 from megatron_srpo.bridge.torch_dist import Piece, PieceWriter, WrittenFile, write_index
 from megatron_srpo.checkpoints.manifest import (
     FileEntry,
@@ -50,10 +50,10 @@ RECIPE = "recipe.yaml"
 
 @dataclass(frozen=True)
 class Contents:
-    """What a rank writes; the shards are views of live memory, `mark` says as of when."""
+    """What a rank writes; until they are copied, the shards are live memory, `mark` says as of when."""
 
     version: int
-    shards: Sequence[Shard]
+    shards: list[Shard]
     mark: Any
     objects: Mapping[str, Any]
     common: Mapping[str, Any]
@@ -90,6 +90,9 @@ class Saver:
         """
         self._root, self._section, self._broken = root, section, set(broken)
         self._rank = dist.get_rank()
+        if self._rank == 0:
+            # Before the group is there: nobody can have begun to save until then.
+            _remove([*root.glob("saving-*"), *root.glob("dropping-*")])
         # The limit that counts is that of `wait`, which knows what to say.
         self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=2 * section.timeout_seconds))
         self._buffer = HostBuffer(actor.platform.device)
@@ -100,8 +103,6 @@ class Saver:
         self._problem: str | None = None
         self._lost: Exception | None = None
         self._saved: SimpleQueue[Saved] = SimpleQueue()
-        if self._rank == 0:
-            _remove([*root.glob("saving-*"), *root.glob("dropping-*")])
 
     def start(self, actor: Actor, run: RunFacts | None) -> None:
         """Begin to save the actor's version, after the last save is whole.
@@ -196,21 +197,23 @@ class Saver:
             size = sum(path.stat().st_size for path in checkpoint_folder(self._root, contents.version).iterdir())
             self._saved.put(Saved(contents.version, size, self._stall, time.monotonic() - started))
 
-    def _copy(self, contents: Contents) -> Sequence[torch.Tensor]:
+    def _copy(self, contents: Contents) -> None:
+        """Put copies in the place of live memory; what there is for the save alone is free then."""
         try:
-            return self._buffer.copy([shard.tensor for shard in contents.shards], contents.mark)
+            copies = self._buffer.copy([shard.tensor for shard in contents.shards], contents.mark)
+            contents.shards[:] = [replace(s, tensor=copy) for s, copy in zip(contents.shards, copies, strict=True)]
         finally:
             self._copied.set()
 
     def _write(self, folder: Path, contents: Contents) -> Report:
         name = f"__{self._rank}_0.distcp"
         try:
-            copies = self._copy(contents)
+            self._copy(contents)
             make_folder(folder)
             writer = PieceWriter(folder, name)
             with writer:
-                for shard, copy in zip(contents.shards, copies, strict=True):
-                    writer.add(shard.key, shard.shape, shard.offsets, copy)
+                for shard in contents.shards:
+                    writer.add(shard.key, shard.shape, shard.offsets, shard.tensor)
                 for key, value in contents.objects.items():
                     writer.add_object(key, value)
         except OSError as error:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,12 +24,17 @@ from megatron.core.dist_checkpointing.mapping import (
 )
 from megatron.core.optimizer import ChainedOptimizer, MegatronOptimizer
 
+from megatron_srpo.bridge.quantized import plain
+
 Rectangle = tuple[tuple[int, ...], tuple[int, ...]]  # offsets and sizes
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A rectangle of global tensor `key` of `shape` at `offsets`; `tensor` is a view of the live memory."""
+    """A rectangle of global tensor `key` of `shape` at `offsets`.
+
+    `tensor` is a view of the live memory, or of a weight in 8 bits its values.
+    """
 
     key: str
     shape: tuple[int, ...]
@@ -63,7 +68,13 @@ def _in_row(shape: Sequence[int], row: int, start: int, end: int) -> Iterator[Re
 
 
 def model_shards(state: dict[str, Any]) -> list[Shard]:
-    """The weights that this rank writes, out of a `sharded_state_dict`."""
+    """The weights that this rank writes, out of a `sharded_state_dict`, of which only they are left.
+
+    Weights in 8 bits are written in the dtype that they say they have, so that any model can load them.
+    """
+    for item in nested_values(state):
+        if isinstance(item, ShardedTensor | ShardedTensorFactory):
+            item.data = plain(item.data) if is_main_replica(item.replica_id) else _shape_of(item.data)
     apply_factories(state)
     return [
         Shard(item.key, tuple(item.global_shape), tuple(item.global_offset), _prepended(item, item.data))
@@ -130,11 +141,12 @@ def _state_shards(
     prefix: str, whole: ShardedTensor | ShardedTensorFactory, values: torch.Tensor, start: int, end: int
 ) -> Iterator[Shard]:
     """Rectangles of `values`, the flat range [start, end) of a parameter's state, within the global tensors."""
+    whole = replace(whole, data=_shape_of(whole.data))  # where parts lie in it, weights in 8 bits do not say
     for part in [whole] if isinstance(whole, ShardedTensor) else nested_values(whole.build()):
         # Replicas along tensor and pipeline parallelism hold the same; along data parallelism, other ranges.
         if any(part.replica_id[:2]):
             continue
-        begin = part.data.storage_offset() - whole.data.storage_offset()
+        begin = part.data.storage_offset()
         size = part.data.numel()
         low, high = max(start, begin), min(end, begin + size)
         position = low - start
@@ -150,3 +162,8 @@ def _state_shards(
 def _prepended(item: ShardedTensor, tensor: torch.Tensor) -> torch.Tensor:
     """With the axes of layer and expert, which the parameter itself does not have."""
     return tensor.view((1,) * item.prepend_axis_num + tuple(tensor.shape))
+
+
+def _shape_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Shape and dtype without memory."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")

@@ -2,128 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.distributed import DistributedDataParallel
-from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.optimizer import MegatronOptimizer
-from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
     gather_from_sequence_parallel_region,
 )
 
-from megatron_srpo.actor.batch import Microbatch, Packing, TrainingSample, build_microbatch, training_samples
+from megatron_srpo.actor.actor import Actor
+from megatron_srpo.actor.batch import Microbatch, TrainingSample, build_microbatch, training_samples
 from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
-from megatron_srpo.actor.model import build_model, output_weight, wrap_for_training
-from megatron_srpo.actor.offload import Offload
-from megatron_srpo.actor.optimizer import build_optimizer, build_scheduler
+from megatron_srpo.actor.model import output_weight
+from megatron_srpo.actor.optimizer import (
+    gather_weights,
+)
 from megatron_srpo.actor.packing import plan_microbatches
-from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.profiling import Phases
-from megatron_srpo.actor.reference import build_reference
-from megatron_srpo.actor.replay import Replay
 from megatron_srpo.actor.spread import Spread
 from megatron_srpo.actor.statistics import LogProbs, TokenStatistics, reduce_statistics, token_statistics
 from megatron_srpo.actor.throughput import peak_memory, throughput
 from megatron_srpo.errors import SrpoError
-from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.flops import model_flops
-from megatron_srpo.recipe.model_config import ModelConfig
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
 from megatron_srpo.rollout.routed_experts import routing_shape
-
-# Transformer Engine scales blocks of 128 x 128 numbers; its other recipes want multiples of 16.
-FP8_TOKENS = 128
-
-
-@dataclass
-class Actor:
-    """The policy on this rank, with its optimizer; `version` counts the steps that it has been trained on.
-
-    `chunks`, `model` (the same, wrapped for training) and `reference` have an entry for each virtual pipeline
-    stage of this rank.  `reference` is the frozen model of the KL term, or none without one; it always chooses
-    experts by itself, the policy's routers do as `replay` says, if there is one.  `offload` keeps the optimizer's
-    state in the host's memory, or is none where it stays on the device.
-    """
-
-    recipe: Recipe
-    model_config: ModelConfig
-    ranks: Ranks
-    platform: Platform
-    chunks: list[GPTModel]
-    model: list[DistributedDataParallel]
-    optimizer: MegatronOptimizer
-    scheduler: OptimizerParamScheduler
-    reference: list[torch.nn.Module] | None = None
-    replay: Replay | None = None
-    offload: Offload | None = None
-    version: int = field(default=0)
-
-    @property
-    def packing(self) -> Packing:
-        """How this rank's tokens of a microbatch are laid out."""
-        trainer, ranks = self.recipe.trainer, self.ranks
-        multiple = ranks.tensor_size if trainer.sequence_parallel else 1
-        if trainer.fp8 is not None:
-            multiple *= FP8_TOKENS
-        return Packing(multiple, ranks.context, ranks.context_size)
-
-    def state_at_hand(self) -> contextlib.AbstractContextManager[None]:
-        """Around everything that reads or writes the optimizer's state."""
-        return contextlib.nullcontext() if self.offload is None else self.offload.at_hand()
-
-    @property
-    def microbatch_multiple(self) -> int:
-        """What the number of microbatches must divide by: the interleaved schedule runs them in whole rounds."""
-        return self.ranks.pipeline_size if len(self.chunks) > 1 else 1
-
-
-def build_actor(
-    recipe: Recipe,
-    model_config: ModelConfig,
-    ranks: Ranks,
-    platform: Platform,
-    load: Callable[[Sequence[GPTModel], ModelConfig], None],
-) -> Actor:
-    """Model with weights from `load`, gradient buffers and optimizer (whose master weights copy the loaded).
-
-    With `algorithm.kl_coefficient` a frozen reference with the same weights is built as well.
-    """
-    chunks = build_model(model_config, recipe.trainer, platform)
-    load(chunks, model_config)
-    model = wrap_for_training(chunks, recipe.trainer)
-    for chunk in model:
-        chunk.train()
-    optimizer = build_optimizer(recipe.trainer, model)
-    scheduler = build_scheduler(recipe.trainer, optimizer)
-    reference = None
-    if recipe.algorithm.kl_coefficient:
-        reference = build_reference(model_config, recipe.trainer, platform, load)
-    return Actor(
-        recipe,
-        model_config,
-        ranks,
-        platform,
-        chunks,
-        model,
-        optimizer,
-        scheduler,
-        reference,
-        replay=None if routing_shape(recipe, model_config) is None else Replay(chunks, ranks),
-        offload=Offload(optimizer, platform.device) if recipe.trainer.optimizer.offload else None,
-    )
 
 
 def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | None = None) -> dict[str, float]:
@@ -166,8 +77,8 @@ def train_step(actor: Actor, path: Path, before_update: Callable[[], None] | Non
                 applied = apply_gradients(staged, actor.recipe)
         limit = recipe.trainer.max_tokens_per_microbatch
         collected.append(statistics | applied | found.metrics(limit, actor.packing))
-    for chunk in actor.model if recipe.trainer.overlap_parameter_gather else ():
-        chunk.start_param_sync(force_sync=True)  # engines and checkpoints take the weights from here
+    if recipe.trainer.overlap_parameter_gather:
+        gather_weights(actor.model)  # engines and checkpoints take the weights from here
     actor.version += 1
     metrics = _combine(collected) | phases.metrics()
     if actor.replay is not None:

@@ -22,10 +22,11 @@ import torch.distributed as dist
 import typer
 
 from megatron_srpo.actor import parallel
+from megatron_srpo.actor.actor import Actor, build_actor
 from megatron_srpo.actor.checkpoint import resume
 from megatron_srpo.actor.profiling import StepProfiler
 from megatron_srpo.actor.saver import Saver
-from megatron_srpo.actor.step import Actor, build_actor, train_step
+from megatron_srpo.actor.step import train_step
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
 from megatron_srpo.checkpoints.manifest import RunFacts

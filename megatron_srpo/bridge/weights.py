@@ -12,6 +12,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt.gpt_model import GPTModel
 
 from megatron_srpo.bridge.layouts import Whole
+from megatron_srpo.bridge.quantized import fill, plain
 from megatron_srpo.bridge.reader import CheckpointReader
 from megatron_srpo.bridge.tables import Rule, expand, hf_names, table_for
 from megatron_srpo.errors import SrpoError
@@ -93,7 +94,7 @@ def load_weights(chunks: Sequence[GPTModel], model: ModelConfig) -> None:
                 f"{model.folder}: {shapes} gives a shard of shape {list(shard.shape)}, but config.json asks for "
                 f"{list(binding.parameter.shape)} ({binding.name}); config and weights belong to different models"
             )
-        binding.parameter.copy_(shard)
+        fill(binding.parameter, shard)
 
 
 def _refuse_unused(reader: CheckpointReader, model: ModelConfig) -> None:
@@ -111,7 +112,7 @@ def _refuse_unused(reader: CheckpointReader, model: ModelConfig) -> None:
 def merged_shapes(binding: Binding, tensor_parallel: int) -> list[list[int]]:
     """Shapes of the HF tensors of a binding, without touching data."""
     size = 1 if binding.rule.of_expert else tensor_parallel
-    shards = [torch.empty_like(binding.parameter, device="meta")] * size
+    shards = [torch.empty(binding.parameter.shape, device="meta")] * size
     return [list(tensor.shape) for tensor in binding.rule.layout.merge(shards)]
 
 
@@ -122,7 +123,7 @@ def gather(binding: Binding, dtype: torch.dtype) -> list[torch.Tensor] | None:
     Every rank of the tensor-parallel group must call it; the conversion happens before the transfer.  Experts are
     whole on the ranks that hold them: each gets its own, and nobody else needs to call it.
     """
-    shard = binding.parameter.detach().to(binding.dtype(dtype))
+    shard = plain(binding.parameter).to(binding.dtype(dtype))
     if binding.rule.of_expert:
         return binding.rule.layout.merge([shard])
     group = parallel_state.get_tensor_model_parallel_group()

@@ -17,8 +17,10 @@ ADAM_BYTES = 8  # two float32 moments a parameter
 MASTER_BYTES = 4  # a float32 copy of every parameter, when the model itself is bfloat16
 GRADIENT_BYTES = 4  # gradients are summed in float32
 # Of a matrix that Transformer Engine multiplies in 8 bits: its numbers by rows and once more by columns, because
-# Hopper multiplies only along rows.  Both are kept from an update's first microbatch on.
+# Hopper multiplies only along rows.  Both are kept from an update's first microbatch on, or are the weights
+# themselves.
 FP8_COPIES_BYTES = 2
+FP8_ROWS_BYTES = 1
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,20 @@ class Memory:
 
 
 def weight_bytes(trainer: TrainerSection, parameters: RankParameters) -> int:
-    """Of the policy's weights, and of the copies in 8 bits."""
-    return parameters.total * WIDTH[trainer.dtype] + parameters.in_8_bits * FP8_COPIES_BYTES
+    """Of the policy's weights, and of what is kept of them in 8 bits."""
+    wide = parameters.total - (parameters.in_8_bits if keeps_8_bits(trainer) else 0)
+    return wide * WIDTH[trainer.dtype] + parameters.in_8_bits * FP8_COPIES_BYTES
+
+
+def keeps_8_bits(trainer: TrainerSection) -> bool:
+    """Whether matrices that are multiplied in 8 bits have no numbers in `dtype`."""
+    return trainer.fp8 is not None and trainer.fp8.parameters
+
+
+def gathered_bytes(trainer: TrainerSection, parameters: RankParameters) -> int:
+    """Of all weights, as data-parallel ranks gather them behind an update."""
+    narrow = parameters.in_8_bits if keeps_8_bits(trainer) else 0
+    return (parameters.total - narrow) * WIDTH[trainer.dtype] + narrow * FP8_ROWS_BYTES
 
 
 def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> int:
@@ -123,8 +137,11 @@ def rank_memory(recipe: Recipe, model: ModelConfig, stage: int, on_gpu: bool) ->
 
 
 def _reference_bytes(recipe: Recipe, parameters: RankParameters) -> int:
-    """Of the KL term's model: the same layout, weights only."""
-    return weight_bytes(recipe.trainer, parameters) if recipe.algorithm.kl_coefficient else 0
+    """Of the KL term's model: the same layout, weights only.  It has no gradients, which alone read columns."""
+    if not recipe.algorithm.kl_coefficient:
+        return 0
+    kept = gathered_bytes if keeps_8_bits(recipe.trainer) else weight_bytes
+    return kept(recipe.trainer, parameters)
 
 
 def _logits_bytes(model: ModelConfig, trainer: TrainerSection, tokens: float) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from megatron_srpo.plan import gpus
 from megatron_srpo.plan.activations import WIDTH, layer_terms
 from megatron_srpo.plan.gpus import Gpu
-from megatron_srpo.plan.memory import GRADIENT_BYTES, host_bytes
+from megatron_srpo.plan.memory import GRADIENT_BYTES, gathered_bytes, host_bytes
 from megatron_srpo.plan.parameters import is_in_8_bits, rank_parameters, stage_layers
 from megatron_srpo.plan.workload import Workload
 from megatron_srpo.recipe.flops import BACKWARD, model_flops
@@ -276,7 +276,8 @@ def _update(recipe: Recipe, model: ModelConfig, gpu: Gpu, slowest: Microbatch) -
     for stage in range(trainer.pipeline_parallel):
         parameters = rank_parameters(model, trainer, stage)
         moved = parameters.dense * (copies - 1) / copies + parameters.experts * (of_experts - 1) / of_experts
-        scatter, gather = moved * GRADIENT_BYTES / speed, moved * WIDTH[trainer.dtype] / speed
+        width = gathered_bytes(trainer, parameters) / parameters.total
+        scatter, gather = moved * GRADIENT_BYTES / speed, moved * width / speed
         if trainer.overlap_gradient_reduce:
             scatter = max(0.0, scatter - slowest.backward.total)
         if trainer.overlap_parameter_gather:

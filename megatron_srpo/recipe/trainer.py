@@ -74,6 +74,10 @@ class Fp8Section(Section):
     first_layers_bf16: NonNegativeInt = Field(0, description="layers at the beginning that stay in bfloat16")
     last_layers_bf16: NonNegativeInt = Field(0, description="layers at the end that stay in bfloat16")
     amax_history: PositiveInt = Field(1024, description="microbatches whose largest values delayed scaling knows")
+    parameters: bool = Field(
+        False,
+        description="keep the layers' weights themselves in 8 bits, and gather them so; masters stay float32",
+    )
 
     @model_validator(mode="after")
     def _delayed_has_no_exceptions(self) -> Fp8Section:
@@ -81,6 +85,15 @@ class Fp8Section(Section):
             raise ValueError(
                 "fp8 delayed cannot keep first or last layers in bfloat16, Megatron-Core has no such mixture; use "
                 "tensorwise or blockwise, or set first_layers_bf16 and last_layers_bf16 to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _delayed_has_no_parameters(self) -> Fp8Section:
+        if self.recipe == "delayed" and self.parameters:
+            raise ValueError(
+                "fp8 delayed cannot keep parameters in 8 bits, a run that goes on would not have the history that "
+                "their scales depend on; use tensorwise or blockwise, or set parameters to false"
             )
         return self
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from megatron_srpo.actor.actor import Actor
 from megatron_srpo.actor.checkpoint import load_checkpoint
 from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.shards import optimizers
 from megatron_srpo.actor.snapshot import HostBuffer
-from megatron_srpo.actor.step import Actor, train_step
+from megatron_srpo.actor.step import train_step
 from megatron_srpo.recipe.schema import CheckpointSection
 
 

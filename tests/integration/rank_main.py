@@ -5,6 +5,7 @@ python -m tests.integration.rank_main JOBS.json OUT_FOLDER      (with torchrun's
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -17,24 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.utils import force_all_tensors_to_non_fp8
 from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 
 from megatron_srpo.actor import parallel
+from megatron_srpo.actor.actor import Actor, build_actor
 from megatron_srpo.actor.batch import Microbatch, TrainingSample, training_samples
 from megatron_srpo.actor.checkpoint import METADATA, load_checkpoint, sharded_model
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.parallel import Ranks
 from megatron_srpo.actor.saver import Saver
 from megatron_srpo.actor.snapshot import HostBuffer
-from megatron_srpo.actor.step import (
-    Actor,
-    build_actor,
-    forward_backward,
-    log_probs_of,
-    microbatches,
-    split_groups,
-    train_step,
-)
+from megatron_srpo.actor.step import forward_backward, log_probs_of, microbatches, split_groups, train_step
 from megatron_srpo.bridge.export import export_hf
 from megatron_srpo.bridge.weights import bind, load_weights
 from megatron_srpo.errors import SrpoError
@@ -43,6 +38,7 @@ from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import CheckpointSection, Recipe
 from megatron_srpo.rollout.journal import read_step
 from megatron_srpo.rollout.routed_experts import routing_shape
+from tests.integration.eight_bits import remembered, stand_in
 from tests.integration.offload import train_and_save
 
 Job = dict[str, Any]
@@ -164,7 +160,8 @@ class Rank:
         weights = b"".join(
             p.detach().float().numpy().tobytes() for chunk in actor.chunks for p in chunk.parameters()
         )
-        return {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
+        found = {"metrics": metrics, "weights": hashlib.sha256(weights).hexdigest(), "version": actor.version}
+        return found | {"remembered": remembered(actor)}
 
     def checkpoint(self, job: Job) -> Any:
         """Train, then save one state three ways: by our saver, by Megatron, and while training goes on."""
@@ -177,6 +174,7 @@ class Rank:
         stock.mkdir(exist_ok=True)
         state = sharded_model(actor)
         optimizer = actor.optimizer.sharded_state_dict(state, metadata=METADATA)
+        force_all_tensors_to_non_fp8(state)
         others = {"scheduler": actor.scheduler.state_dict(), "version": actor.version}
         torch.distributed.barrier()
         dist_checkpointing.save({**state, "optimizer": optimizer, **others}, str(stock), content_metadata=METADATA)
@@ -258,7 +256,8 @@ def main() -> None:
     for job in description["jobs"]:
         if "trainer" in job:
             rank.rearrange(**job["trainer"])
-        results.append(kinds[job["kind"]](job))
+        with stand_in() if job.get("eight_bits") else contextlib.nullcontext():
+            results.append(kinds[job["kind"]](job))
     place = {"tensor": rank.ranks.tensor, "last": rank.ranks.is_last_stage, "data": rank.ranks.data}
     out = Path(sys.argv[2]) / f"rank-{torch.distributed.get_rank()}.json"
     out.write_text(json.dumps({"place": place, "results": results}))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from megatron.core.distributed import DistributedDataParallelConfig
 from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_srpo.actor import megatron_config
+from megatron_srpo.actor import model as actor_model
 from megatron_srpo.actor.experts import kept_in_float32
 from megatron_srpo.actor.megatron_config import _fp8_arguments, transformer_config
-from megatron_srpo.actor.model import _fuse_gradient_accumulation
+from megatron_srpo.actor.model import _fuse_gradient_accumulation, wrap_for_training
 from megatron_srpo.errors import SrpoError
 from megatron_srpo.platform.select import Platform
 from megatron_srpo.recipe.model_config import ModelConfig, read_model_config
@@ -71,6 +74,7 @@ def test_fp8(dense: ModelConfig) -> None:
     last = of(last_layers_bf16=2)
     assert (last.fp8, last.fp8_recipe, last.first_last_layers_bf16) == ("e4m3", "blockwise", True)
     assert (last.num_layers_at_start_in_bf16, last.num_layers_at_end_in_bf16) == (0, 2)
+    assert not config.fp8_param and of(parameters=True).fp8_param
     delayed = of(recipe="delayed", amax_history=16)
     assert (delayed.fp8_recipe, delayed.fp8_amax_history_len) == ("delayed", 16)
     assert delayed.fp8_amax_compute_algo == "max" and not delayed.first_last_layers_bf16
@@ -90,6 +94,19 @@ def test_what_only_gpus_have_reaches_megatron_on_a_gpu(
 
 def test_modules_that_nobody_recomputes_are_no_matter(dense: ModelConfig) -> None:
     assert config_of(dense, recompute={"modules": ("layernorm",)}).recompute_granularity is None
+
+
+@pytest.mark.parametrize("fp8", [None, {}, {"parameters": True}])
+def test_weights_in_8_bits_are_gathered_so(fp8: dict[str, bool] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrapped(torch.nn.Module):
+        def __init__(self, config: Any, ddp_config: DistributedDataParallelConfig, module: Any) -> None:
+            super().__init__()
+            self.ddp_config = ddp_config
+
+    monkeypatch.setattr(actor_model, "DistributedDataParallel", Wrapped)
+    chunk: Any = SimpleNamespace(config=SimpleNamespace(bf16=False))
+    wrapped: Any = wrap_for_training([chunk], TrainerSection.model_validate({"fp8": fp8}))[0]
+    assert wrapped.ddp_config.fp8_param_gather == bool(fp8)
 
 
 def test_what_megatron_refuses_is_one_sentence(dense: ModelConfig) -> None:

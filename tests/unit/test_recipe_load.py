@@ -115,6 +115,7 @@ def test_short_exponents_are_numbers_in_files_too(tmp_path: Path) -> None:
             "trainer.fp8={recipe: delayed, first_layers_bf16: 1}",
             "fp8 delayed cannot keep first or last layers in bfloat16",
         ),
+        ("trainer.fp8={recipe: delayed, parameters: true}", "fp8 delayed cannot keep parameters in 8 bits"),
         ("trainer={fp8: {}, dtype: float32}", "fp8 computes beside bfloat16, but dtype is float32"),
         ("trainer={fp8: {}, device: cpu}", "fp8 needs GPUs, but device is cpu"),
         ("trainer.overlap_parameter_gather=true", "overlap_parameter_gather needs overlap_gradient_reduce"),

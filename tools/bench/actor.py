@@ -26,9 +26,10 @@ from megatron.core.tensor_parallel import vocab_parallel_cross_entropy
 from megatron.core.utils import get_attr_wrapped_model
 
 from megatron_srpo.actor import parallel
+from megatron_srpo.actor.actor import Actor, build_actor
 from megatron_srpo.actor.batch import Microbatch, training_samples
 from megatron_srpo.actor.model import output_weight
-from megatron_srpo.actor.step import Actor, build_actor, microbatches, train_step
+from megatron_srpo.actor.step import microbatches, train_step
 from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.schema import Recipe

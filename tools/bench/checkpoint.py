@@ -32,9 +32,10 @@ from common.report import compare, progress, report
 from megatron.core import dist_checkpointing
 
 from megatron_srpo.actor import parallel
+from megatron_srpo.actor.actor import Actor, build_actor
 from megatron_srpo.actor.checkpoint import METADATA, sharded_model
 from megatron_srpo.actor.saver import Saver
-from megatron_srpo.actor.step import Actor, build_actor, train_step
+from megatron_srpo.actor.step import train_step
 from megatron_srpo.bridge.weights import load_weights
 from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.platform.select import select_platform

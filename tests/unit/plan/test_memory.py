@@ -23,7 +23,7 @@ from megatron_srpo.plan.memory import (
 from megatron_srpo.plan.parameters import count_parameters, rank_parameters, stage_layers
 from megatron_srpo.recipe.flops import model_flops
 from megatron_srpo.recipe.model_config import ModelConfig
-from megatron_srpo.recipe.schema import Recipe
+from megatron_srpo.recipe.schema import AlgorithmSection, Recipe
 from tests.unit.plan.shapes import DENSE_FIRST, EXPERTS, TINY, published, recipe
 
 
@@ -136,6 +136,20 @@ def test_offloaded_state_is_in_the_hosts_memory() -> None:
     with_offload = recipe(optimizer={"offload": True})
     assert host_bytes(with_offload, parameters) == 12 * parameters.total // 8 > 0
     assert host_bytes(recipe(), parameters) == 0
+
+
+def test_weights_in_8_bits_are_no_copies() -> None:
+    """Rows and columns take as much as bfloat16 alone; of the reference there are only rows."""
+    plain, kept = (recipe(fp8=fp8) for fp8 in (None, {"parameters": True}))
+    eight = rank_parameters(TINY, kept.trainer, 0).in_8_bits
+    first, second = (
+        rank_memory(
+            at.model_copy(update={"algorithm": AlgorithmSection(kl_coefficient=0.1)}), TINY, 0, on_gpu=True
+        )
+        for at in (plain, kept)
+    )
+    assert first.weights == second.weights == first.reference
+    assert first.reference - second.reference == eight > 0
 
 
 def test_context_parallelism_divides_tokens_and_shards_the_optimizer() -> None:

@@ -109,6 +109,13 @@ def test_sums_over_nodes_cross_the_network_and_may_be_hidden() -> None:
     assert plain.gradients > reduced.gradients > both.gradients >= 0
 
 
+def test_weights_in_8_bits_are_gathered_a_byte_each() -> None:
+    """And not two: data-parallel ranks get what 15 others have of them."""
+    wide, narrow = (time_of(ranks=16, fp8={"parameters": kept}).gradients for kept in (False, True))
+    eight = rank_parameters(TINY, recipe(fp8={}).trainer, 0).in_8_bits
+    assert math.isclose(wide - narrow, eight * 15 / 16 / link_speed(H100, 16), rel_tol=1e-6)
+
+
 def test_8_bits_are_faster_where_the_gpu_has_them() -> None:
     assert product_speed(H100, True) > product_speed(H100, False)
     assert product_speed(GPUS["a100"], True) == product_speed(GPUS["a100"], False)

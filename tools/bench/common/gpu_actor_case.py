@@ -22,15 +22,9 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from common.models import write_config
 from common.rows import bench_row
 from megatron_srpo.actor import parallel
+from megatron_srpo.actor.actor import Actor, build_actor
 from megatron_srpo.actor.batch import TrainingSample
-from megatron_srpo.actor.step import (
-    Actor,
-    apply_gradients,
-    build_actor,
-    forward_backward,
-    microbatches,
-    train_step,
-)
+from megatron_srpo.actor.step import apply_gradients, forward_backward, microbatches, train_step
 from megatron_srpo.launch.ports import unclaimed_port
 from megatron_srpo.platform.select import select_platform
 from megatron_srpo.recipe.flops import model_flops
