@@ -18,8 +18,8 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     return dequantize_fp8_tensor(tensor).to(tensor.dtype) if is_float8tensor(tensor) else tensor
 
 
-def fill(parameter: torch.nn.Parameter, values: torch.Tensor) -> None:
-    """Write `values`, of the parameter's shape; one in 8 bits remembers them until `forget_unrounded`.
+def fill(parameter: torch.Tensor, values: torch.Tensor) -> None:
+    """Write `values`, of the same shape; a parameter in 8 bits remembers them until `forget_unrounded`.
 
     Megatron's distributed optimizer asks it for them, so that master weights begin with what was read and not with
     what 8 bits have left of it.  They wait in the host's memory, rounded to the dtype that the parameter says it
@@ -34,7 +34,7 @@ def fill(parameter: torch.nn.Parameter, values: torch.Tensor) -> None:
         parameter.clear_high_precision_init_val = held.clear  # type: ignore[attr-defined]
 
 
-def forget_unrounded(parameters: Iterable[torch.nn.Parameter]) -> None:
+def forget_unrounded(parameters: Iterable[torch.Tensor]) -> None:
     """Free what parameters in 8 bits remember: after the optimizer is built, or where there is none."""
     for parameter in parameters:
         if is_float8tensor(parameter) and hasattr(parameter, "clear_high_precision_init_val"):

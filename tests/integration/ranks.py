@@ -17,6 +17,22 @@ from tests.conftest import REPOSITORY
 from tests.support import journal_row
 
 TIMEOUT_SECONDS = 240
+# One layout after another in the same processes: what a layout does not name is as in this one.
+PLAIN: dict[str, Any] = {
+    "tensor_parallel": 1,
+    "sequence_parallel": False,
+    "pipeline_parallel": 1,
+    "virtual_pipeline_parallel": 1,
+    "pipeline_layers": None,
+    "expert_parallel": 1,
+    "context_parallel": 1,
+    "overlap_gradient_reduce": False,
+    "overlap_parameter_gather": False,
+    "bucket_parameters": None,
+    "recompute": {},
+    "experts": {},
+    "dtype": "float32",
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.architectures import MOE, TINY, read_tensors, reference_log_probs, write_tiny
-from tests.integration.ranks import Layout, recipe_values, record_steps, run_ranks
+from tests.integration.ranks import PLAIN, Layout, recipe_values, record_steps, run_ranks
 
 # On a busy machine one start of four ranks with all its jobs takes longer than other tests may.
 pytestmark = pytest.mark.timeout(900)
@@ -24,20 +24,6 @@ TIMEOUT_SECONDS = 700
 SAMPLES = [
     np.random.default_rng(i).integers(0, 511, size=n).tolist() for i, n in enumerate((400, 12, 90, 40, 200))
 ]
-PLAIN = {
-    "tensor_parallel": 1,
-    "sequence_parallel": False,
-    "pipeline_parallel": 1,
-    "virtual_pipeline_parallel": 1,
-    "pipeline_layers": None,
-    "expert_parallel": 1,
-    "context_parallel": 1,
-    "overlap_gradient_reduce": False,
-    "overlap_parameter_gather": False,
-    "bucket_parameters": None,
-    "recompute": {},
-    "experts": {},
-}
 # Layouts of four ranks; what is left of them is data parallelism.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "dp4": {},

@@ -12,7 +12,7 @@ import torch
 
 from megatron_srpo.rollout.journal import Journal
 from tests.architectures import read_tensors, write_tiny
-from tests.integration.ranks import Layout, recipe_values, run_ranks
+from tests.integration.ranks import PLAIN, Layout, recipe_values, run_ranks
 from tests.support import journal_row
 
 Tensors = dict[str, torch.Tensor]
@@ -24,18 +24,7 @@ PROMPT = 4
 RESPONSES = (4, 12, 20, 4, 28, 12, 4, 20)
 LIMIT = 40
 BIAS = "e_score_correction_bias"
-PLAIN: dict[str, Any] = {
-    "tensor_parallel": 1,
-    "sequence_parallel": False,
-    "pipeline_parallel": 1,
-    "virtual_pipeline_parallel": 1,
-    "pipeline_layers": None,
-    "expert_parallel": 1,
-    "context_parallel": 1,
-    "recompute": {},
-    "dtype": "float32",
-    "experts": {"balancing": "bias", "bias_update_rate": RATE},
-}
+EXPERTS_BY_BIAS = {"experts": {"balancing": "bias", "bias_update_rate": RATE}}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "one rank": {},
     "dp2": {},
@@ -124,9 +113,11 @@ def biases(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
         layouts = {name: changes for name, changes in LAYOUTS.items() if (name == "one rank") == (ranks == 1)}
         for name, changes in (layouts | OTHERS if ranks == 1 else layouts).items():
             job = {"kind": "train", "model": str(folder), "steps": steps[:1], "to": str(root / name)}
-            jobs.append(job | {"trainer": PLAIN | changes, "algorithm": {"kl_coefficient": 0.1}})
+            jobs.append(job | {"trainer": PLAIN | EXPERTS_BY_BIAS | changes, "algorithm": {"kl_coefficient": 0.1}})
         if ranks == 2:
-            trainer = {"trainer": PLAIN | LAYOUTS["tp2-ep2"] | {"optimizer": {"learning_rate": 1e-3}}}
+            trainer = {
+                "trainer": PLAIN | EXPERTS_BY_BIAS | LAYOUTS["tp2-ep2"] | {"optimizer": {"learning_rate": 1e-3}}
+            }
             train = {"kind": "train", "model": str(folder)} | trainer
             jobs.append(train | {"steps": steps, "to": str(root / "undisturbed")})
             jobs.append(train | {"steps": steps[:1], "save": str(root / "checkpoints")})

@@ -19,7 +19,7 @@ from megatron_srpo.rollout.deterministic_model import published
 from megatron_srpo.rollout.journal import Journal
 from megatron_srpo.rollout.routed_experts import checksum_of
 from tests.architectures import read_tensors, write_tiny
-from tests.integration.ranks import Layout, recipe_values, run_ranks
+from tests.integration.ranks import PLAIN, Layout, recipe_values, run_ranks
 from tests.support import journal_row
 
 pytestmark = pytest.mark.timeout(600)
@@ -37,16 +37,7 @@ WEIGHTS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     ),
 }
 MODELS = tuple(WEIGHTS)
-PLAIN: dict[str, Any] = {
-    "tensor_parallel": 1,
-    "sequence_parallel": False,
-    "pipeline_parallel": 1,
-    "virtual_pipeline_parallel": 1,
-    "expert_parallel": 1,
-    "context_parallel": 1,
-    "recompute": {},
-    "experts": {"replay_routing": True},
-}
+REPLAYED = {"experts": {"replay_routing": True}}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "dp4": {},
     "tp2-cp2": {"tensor_parallel": 2, "sequence_parallel": True, "context_parallel": 2},
@@ -140,7 +131,7 @@ def found(tmp_path_factory: Any) -> Mapping[str, Any]:
     jobs: list[dict[str, Any]] = []
     names = []
     for layout, changes in LAYOUTS.items():
-        jobs.append({"kind": "rearrange", "trainer": PLAIN | changes})
+        jobs.append({"kind": "rearrange", "trainer": PLAIN | REPLAYED | changes})
         names.append("")
         for kind in MODELS:
             to = root / f"{layout} {kind}"
