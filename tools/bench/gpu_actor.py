@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import typer
-from common.gpu_actor_case import Case, make_recipe
+from common.gpu_actor_case import KEPT, Case, make_recipe
 from common.models import write_config
 from common.report import Result, compare, progress, report
 
@@ -29,7 +29,7 @@ from megatron_srpo.plan.memory import rank_memory
 
 QWEN_7B = {"hidden": 3584, "vocab": 152064, "heads": 28, "groups": 4, "intermediate": 18944}
 TINY = {"hidden": 64, "vocab": 512, "heads": 4, "groups": 2, "intermediate": 128}
-FP8_RECIPES = ("delayed", "tensorwise", "blockwise")
+FP8_RECIPES = ("delayed", "tensorwise", "blockwise", f"blockwise{KEPT}")
 MOST_LAYERS = 28  # what the model has
 PLAIN = "without fp8"
 LAST = 20  # updates whose mean loss is compared

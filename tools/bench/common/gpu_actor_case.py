@@ -37,12 +37,16 @@ BATCH = 4  # sequences of an update of the loss curve
 SUCCESSORS = 4  # of every token in the text that the loss curve learns
 
 
+KEPT = " with weights"
+
+
 @dataclass(frozen=True)
 class Case:
     """What is measured.
 
     kind: `speed`, training steps on sequences of `tokens` tokens, or `curve`, the loss over `steps` updates.
-    fp8: a recipe of Transformer Engine, or none for bfloat16.  shape: what `write_config` takes.
+    fp8: a recipe of Transformer Engine, with KEPT behind it one that keeps weights in 8 bits too; none for
+    bfloat16.  shape: what `write_config` takes.
     """
 
     kind: str
@@ -59,7 +63,9 @@ def make_recipe(case: Case, folder: Path) -> Recipe:
     """One rank, one update a step."""
     fp8 = None
     if case.fp8 is not None:
-        fp8 = {"recipe": case.fp8, "format": "e4m3" if case.fp8 == "blockwise" else "hybrid"}
+        kind = case.fp8.removesuffix(KEPT)
+        form = "e4m3" if kind == "blockwise" else "hybrid"
+        fp8 = {"recipe": kind, "format": form, "parameters": case.fp8.endswith(KEPT)}
     return Recipe.model_validate(
         {
             "name": "bench",
