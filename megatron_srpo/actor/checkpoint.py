@@ -23,6 +23,9 @@ from megatron_srpo.errors import SrpoError, one_line
 # Optimizer state in the shape of the parameters, so that another parallel layout can load it.
 METADATA = {"distrib_optim_sharding_type": "fully_reshardable", "chained_optim_avoid_prefix": True}
 
+# Which experts engines chose in steps before the oldest checkpoint is not kept (trainer.experts.keep_routing).
+NEW_RUN = "start a new run"
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -52,6 +55,7 @@ def resume(actor: Actor, root: Path, fall_back: bool) -> Resumed:
         SrpoError: naming the file, on all ranks, when a checkpoint is broken and may not or cannot be passed over.
     """
     broken: dict[int, str] = {}
+    can_begin_again = actor.recipe.trainer.experts.can_begin_again
     versions = checkpoint_versions(root)
     for version in reversed(versions):
         problem = _first_problem(checkpoint_folder(root, version), version)
@@ -59,19 +63,22 @@ def resume(actor: Actor, root: Path, fall_back: bool) -> Resumed:
             load_checkpoint(actor, root, version)
             return Resumed(version, broken)
         if not fall_back:
-            raise SrpoError(f"{problem}; {_way_out(checkpoint_folder(root, version), version != versions[0])}")
+            folder, is_another = checkpoint_folder(root, version), version != versions[0]
+            raise SrpoError(f"{problem}; {_way_out(folder, is_another, can_begin_again)}")
         broken[version] = problem
     if broken:
-        raise SrpoError(
-            f"{broken[versions[0]]}, and no checkpoint in {root} is whole; restore one, or remove them all to "
-            "train on the recorded steps from the beginning"
+        or_else = (
+            "remove them all to train on the recorded steps from the beginning" if can_begin_again else NEW_RUN
         )
+        raise SrpoError(f"{broken[versions[0]]}, and no checkpoint in {root} is whole; restore one, or {or_else}")
     return Resumed(actor.version)
 
 
-def _way_out(folder: Path, is_another: bool) -> str:
+def _way_out(folder: Path, is_another: bool, can_begin_again: bool) -> str:
     if is_another:
         return f"restore it, or set checkpoint.fall_back=true to go on from the checkpoint before {folder.name}"
+    if not can_begin_again:
+        return f"restore it, or {NEW_RUN}"
     return f"restore it, or remove {folder} to train on the recorded steps from the beginning"
 
 

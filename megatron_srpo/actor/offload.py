@@ -17,7 +17,7 @@ from megatron.core.fp8_utils import is_float8tensor
 from megatron.core.optimizer import MegatronOptimizer
 
 from megatron_srpo.actor.shards import optimizers
-from megatron_srpo.actor.snapshot import HostBuffer
+from megatron_srpo.actor.snapshot import ALIGNMENT, HostBuffer
 
 
 class Offload:
@@ -27,6 +27,8 @@ class Offload:
         self._optimizer = optimizer
         self._buffer = HostBuffer(device)
         self._away: list[tuple[torch.Tensor, torch.Tensor]] = []
+        # Masters alone at first; the first update makes two moments of each, and rows of a block are aligned.
+        self._buffer.reserve(sum(3 * (tensor.nbytes + ALIGNMENT) for tensor in own_state(optimizer)))
         self._put_away()
 
     @property

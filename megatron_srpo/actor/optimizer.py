@@ -57,6 +57,8 @@ def gather_weights(model: Sequence[DistributedDataParallel]) -> None:
     """
     for chunk in model:
         chunk.start_param_sync(force_sync=True)
+        if not chunk.ddp_config.overlap_param_gather:
+            continue
         quantized = [parameter for parameter in chunk.parameters() if is_float8tensor(parameter)]
         if quantized:
             post_all_gather_processing(quantized)

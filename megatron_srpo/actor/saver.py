@@ -304,6 +304,12 @@ def common_state(actor: Actor) -> dict[str, Any]:
     """What every rank has alike, as Megatron's own saving would leave it in `common.pt`."""
     sharding = {"param_state_sharding_type": METADATA["distrib_optim_sharding_type"]}
     states = [{**one.state_dict(), **sharding} for one in optimizers(actor.optimizer)]
+    # All groups of all ranks have been updated alike, but where this rank holds none of a group's parameters,
+    # nobody has counted its updates here: they would begin anew for those who do hold some.
+    groups = [group for state in states for group in state["optimizer"]["param_groups"]]
+    counted = [group["step"] for group in groups if group.get("step") is not None]
+    for group in groups if counted else ():
+        group["step"] = counted[0]
     return {
         "optimizer": states[0] if len(states) == 1 else dict(enumerate(states)),
         "scheduler": actor.scheduler.state_dict(),

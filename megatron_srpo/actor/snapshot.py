@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-_ALIGNMENT = 64  # bytes; of every dtype a multiple
+ALIGNMENT = 64  # bytes; of every dtype a multiple
 
 
 class HostBuffer:
@@ -22,6 +22,14 @@ class HostBuffer:
         self._device = device
         self._is_cuda = device.type == "cuda"
         self._block = torch.empty(0, dtype=torch.uint8)
+
+    def reserve(self, total: int) -> None:
+        """Have room for a snapshot of so many bytes, if there is less.
+
+        torch rounds page-locked memory up to a power of two and keeps what has been freed: growing costs twice.
+        """
+        if self._block.numel() < total:
+            self._block = torch.empty(total, dtype=torch.uint8, pin_memory=self._is_cuda)
 
     def mark(self) -> Any:
         """The point in the stream of kernels after which the tensors are what is to be copied; none on a CPU."""
@@ -42,9 +50,8 @@ class HostBuffer:
         starts, total = [], 0
         for tensor in tensors:
             starts.append(total)
-            total += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-        if self._block.numel() < total:
-            self._block = torch.empty(total, dtype=torch.uint8, pin_memory=self._is_cuda)
+            total += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        self.reserve(total)
         copies = []
         for start, tensor in zip(starts, tensors, strict=True):
             flat = self._block[start : start + tensor.nbytes].view(tensor.dtype)

@@ -22,9 +22,7 @@ from megatron_srpo.actor.experts import weigh_balancing
 from megatron_srpo.actor.log_probs import Vocabulary, linear_log_probs
 from megatron_srpo.actor.loss import k3, summed_loss, surrogate_loss
 from megatron_srpo.actor.model import output_weight
-from megatron_srpo.actor.optimizer import (
-    gather_weights,
-)
+from megatron_srpo.actor.optimizer import gather_weights
 from megatron_srpo.actor.packing import plan_microbatches
 from megatron_srpo.actor.profiling import Phases
 from megatron_srpo.actor.spread import Spread
@@ -204,9 +202,12 @@ def log_probs_of(
         log_probs, _ = _response_log_probs(actor, hidden, weight, batch)
         return log_probs.sum(), _as_tensor(_count(batch, "tokens"), batch), log_probs
 
-    return run_schedule(
+    found = run_schedule(
         actor.model if model is None else model, [(batch,) for batch in batches], loss, forward_only=True
     )
+    if actor.replay is not None:
+        actor.replay.begin(())
+    return found
 
 
 def _count(batch: Microbatch, loss_over: str) -> int:
@@ -266,6 +267,8 @@ def forward_backward(
     nothing = [None] * len(batches)
     with_log_probs = zip(batches, old_log_probs or nothing, reference_log_probs or nothing, strict=True)
     parts = run_schedule(actor.model, list(with_log_probs), loss, forward_only=False)
+    if actor.replay is not None:
+        actor.replay.begin(())  # the microbatches may go
     return reduce_statistics(parts, actor.ranks, actor.platform.device, actor.reference is not None)
 
 

@@ -54,10 +54,12 @@ class _Unpickler(pickle.Unpickler):
 
 def refuse_code_in_state(value: Any) -> None:
     """Raise UnpicklingError, or what else broken pickles raise, unless the states in `value` are plain values."""
-    if isinstance(value, torch.Tensor) and value.dtype == torch.uint8:
-        content = value.numpy().tobytes()
-        if content:
-            _Unpickler(io.BytesIO(content)).load()
-    elif isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):
         for one in value:
             refuse_code_in_state(one)
+    elif isinstance(value, torch.Tensor):  # of whatever type: its bytes are what counts
+        content = value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        if content:
+            _Unpickler(io.BytesIO(content)).load()
+    elif value is not None:
+        raise pickle.UnpicklingError(f"a {type(value).__name__} is no state of Transformer Engine's")

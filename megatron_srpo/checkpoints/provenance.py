@@ -30,6 +30,7 @@ class Provenance:
         """Reads the ends of the model's weight files; raises SrpoError when they cannot be read."""
         self._journal = journal
         self._checkpoints = recipe.directory / "checkpoints"
+        self._can_begin_again = recipe.trainer.experts.can_begin_again
         self._model = recipe.model.path
         self._fingerprint = fingerprint(recipe.model.path)
         self._recipe = xxhash.xxh3_128_hexdigest(resolved_yaml(recipe).encode())
@@ -57,9 +58,9 @@ class Provenance:
                     f"{manifest.weight_version} was written; restore the model or give another --run-dir"
                 )
             for problem in check_journal(self._journal.root, manifest):
+                again = f"remove {self._checkpoints} to train on the recorded steps from the beginning"
                 raise SrpoError(
-                    f"{problem}; restore it, or remove {self._checkpoints} to train on the recorded steps from "
-                    "the beginning"
+                    f"{problem}; restore it, or {again if self._can_begin_again else 'start a new run'}"
                 )
             return
 

@@ -11,9 +11,10 @@ from megatron_srpo.errors import SrpoError
 from megatron_srpo.files import hold, join_files, replace_file
 from megatron_srpo.recipe.differences import changed_keys
 from megatron_srpo.recipe.load import load_recipe, resolved_yaml
+from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import Journal, read_step
-from megatron_srpo.rollout.routed_experts import SUFFIX
+from megatron_srpo.rollout.routed_experts import SUFFIX, locate, routing_shape
 
 FINISHED = "finished.json"
 RECORDING = "recording"
@@ -53,6 +54,7 @@ _FREE = (
     "trainer.bucket_parameters",
     "trainer.recompute",
     "trainer.optimizer.offload",
+    "trainer.experts.keep_routing",
     "trainer.threads_per_rank",
     "trainer.timeout_seconds",
 )
@@ -131,8 +133,13 @@ class RunDirectory:
                 f"{self.path}: holds steps of its own, which are not those of --replay {source}; give another "
                 "--run-dir"
             )
+        routing = None
+        if self.recipe.trainer.experts.replay_routing:
+            routing = routing_shape(self.recipe, read_model_config(self.recipe.model.path))
         for step in steps[len(mine) :]:
-            read_step(recorded.step_path(step))  # a damaged one is named before anything is taken over
+            rows = read_step(recorded.step_path(step))  # a damaged one is named before anything is taken over
+            if routing is not None:
+                locate(recorded.step_path(step), rows, routing)
         for step in steps[len(mine) :]:
             experts = recorded.step_path(step).with_suffix(SUFFIX)
             if experts.exists():

@@ -87,8 +87,13 @@ def optimizer_bytes(recipe: Recipe, parameters: RankParameters) -> int:
 
 
 def host_bytes(recipe: Recipe, parameters: RankParameters) -> int:
-    """Of a rank's optimizer, page-locked in the host's memory; saves have room of their own there."""
-    return optimizer_bytes(recipe, parameters) if recipe.trainer.optimizer.offload else 0
+    """Of a rank's optimizer, page-locked in the host's memory, which torch gives in powers of two.
+
+    Saves have room of their own there.
+    """
+    if not recipe.trainer.optimizer.offload:
+        return 0
+    return int(2 ** math.ceil(math.log2(optimizer_bytes(recipe, parameters))))
 
 
 def checkpoint_bytes(recipe: Recipe, parameters: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from megatron_srpo.plan import gpus
 from megatron_srpo.plan.activations import WIDTH, layer_terms
 from megatron_srpo.plan.gpus import Gpu
-from megatron_srpo.plan.memory import GRADIENT_BYTES, gathered_bytes, host_bytes
+from megatron_srpo.plan.memory import GRADIENT_BYTES, gathered_bytes, optimizer_bytes
 from megatron_srpo.plan.parameters import is_in_8_bits, rank_parameters, stage_layers
 from megatron_srpo.plan.workload import Workload
 from megatron_srpo.recipe.flops import BACKWARD, model_flops
@@ -283,6 +283,7 @@ def _update(recipe: Recipe, model: ModelConfig, gpu: Gpu, slowest: Microbatch) -
         if trainer.overlap_parameter_gather:
             gather = max(0.0, gather - slowest.forward.total)
         share = gpus.OPTIMIZER_BYTES_MOVED * (parameters.dense / copies + parameters.experts / of_experts)
-        transfers = 2 * host_bytes(recipe, parameters) / (gpu.host_gbps * GIGA * gpus.HOST_SHARE)
+        moved = 2 * optimizer_bytes(recipe, parameters) if trainer.optimizer.offload else 0
+        transfers = moved / (gpu.host_gbps * GIGA * gpus.HOST_SHARE)
         longest = max(longest, (scatter + gather, share / memory_speed(gpu), transfers))
     return longest

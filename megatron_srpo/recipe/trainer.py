@@ -117,6 +117,11 @@ class ExpertsSection(Section):
         "beginning would need: layers x experts per token bytes a token",
     )
 
+    @property
+    def can_begin_again(self) -> bool:
+        """Whether a run with checkpoints still has all that training on its first steps needs."""
+        return self.keep_routing or not self.replay_routing
+
 
 class TrainerSection(Section):
     """The Megatron-Core ranks."""

@@ -250,8 +250,14 @@ class Journal:
         return self.step_path(step)
 
     def drop_experts(self, before: int) -> None:
-        """Remove what engines chose in steps before `before`, on which nobody will train again."""
+        """Remove what engines chose in steps before `before`, on which nobody will train again.
+
+        Raises SrpoError for a file that cannot be removed.
+        """
         for path in self.root.glob(f"step-*{SUFFIX}"):
             match = _STEP.match(path.with_suffix(".parquet").name)
             if match is not None and int(match.group(1)) < before:
-                path.unlink()
+                try:
+                    path.unlink()
+                except OSError as error:
+                    raise SrpoError(f"{path}: cannot be removed ({error.strerror}); see to the disk") from error

@@ -29,11 +29,15 @@ SUFFIX = ".experts"
 
 @dataclass(frozen=True)
 class RoutingShape:
-    """What a model's routers choose for one token: `chosen` of `experts` in each of `layers` layers."""
+    """What a model's routers choose for one token: `chosen` of `experts` in each of `layers` layers.
+
+    The first `dense` layers have no experts, and zeros in their place.
+    """
 
     layers: int
     chosen: int
     experts: int
+    dense: int = 0
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -55,14 +59,20 @@ class RoutingShape:
             raise ValueError(f"{flat.size} choices of experts, expected {' x '.join(map(str, shape))}")
         if flat.size and not 0 <= flat.min() <= flat.max() < self.experts:
             raise ValueError(f"experts {flat.min()} to {flat.max()}, of {self.experts}")
-        return flat.astype(self.dtype).reshape(shape)
+        choices = flat.astype(self.dtype).reshape(shape)
+        if self.chosen > 1 and (choices[:, self.dense :, 0] == choices[:, self.dense :, 1]).any():
+            raise ValueError(
+                "the same expert twice for a token, so not all choices were recorded: the engine's MoE backend "
+                "(engine.extra_args) must be one with SGLang's standard top-k"
+            )
+        return choices
 
 
 def routing_shape(recipe: Recipe, model: ModelConfig) -> RoutingShape | None:
     """What engines must record; none where the trainer does not replay it."""
     if model.moe is None or not recipe.trainer.experts.replay_routing:
         return None
-    return RoutingShape(model.num_layers, model.moe.experts_per_token, model.moe.experts)
+    return RoutingShape(model.num_layers, model.moe.experts_per_token, model.moe.experts, model.moe.dense_layers)
 
 
 def checksum_of(choices: NDArray[Any] | None) -> int | None:
@@ -108,14 +118,15 @@ def locate(step: Path, rows: Sequence[Row], shape: RoutingShape) -> list[RoutedE
     sizes = [0 if row.experts_checksum is None else shape.bytes_of(n) for row, n in zip(rows, tokens, strict=True)]
     if any(row.trained and row.experts_checksum is None for row in rows):
         raise SrpoError(
-            f"{step}: was recorded without the engines' choices of experts; set trainer.experts.replay_routing to "
-            "false, or start a new run"
+            f"{step}: was recorded without the engines' choices of experts; start a new run, or one with "
+            "trainer.experts.replay_routing=false"
         )
     found = file.stat().st_size if file.exists() else 0
     if found != sum(sizes):
         raise SrpoError(
-            f"{file}: has {found} bytes, but the rows of {step.name} {sum(sizes)}; restore it (without "
-            "trainer.experts.keep_routing it is removed when a checkpoint makes it superfluous)"
+            f"{file}: has {found} bytes, but the rows of {step.name} {sum(sizes)} (without "
+            "trainer.experts.keep_routing it is removed when a checkpoint makes it superfluous); restore it, or "
+            "start a new run with trainer.experts.replay_routing=false"
         )
     starts = itertools.accumulate(sizes, initial=0)
     return [

@@ -23,11 +23,12 @@ def test_a_full_disk_ends_the_run_and_a_free_one_lets_it_go_on(undisturbed: Undi
         life.wait_for("a group is recorded")
         disk.fill()
         told = sentence_of(*life.end()[::2])
-        # The next group, or the step where that was its last.
+        # The next group, or the step where that was its last; or, on a busy machine, a group of the next step.
         assert re.search(r"(group-\d+|step-\d+)\.parquet: cannot be written \(No space left on device", told), told
         assert not list(run_dir.rglob("*.tmp")), "what could not be written takes no space"
-        groups = {path: path.read_bytes() for path in (run_dir / "rollouts").glob("open/*/group-*.parquet")}
-        assert groups, "what was recorded is kept"
+        rollouts = run_dir / "rollouts"
+        recorded = [*rollouts.glob("open/*/group-*.parquet"), *rollouts.glob("step-*.parquet")]
+        assert recorded, "what was recorded is kept"
         disk.clear()
 
         life = Life(undisturbed.recipe, run_dir)

@@ -176,3 +176,20 @@ def problems(folder: Path) -> list[str]:
         return check_files(folder, Manifest.read(folder).files)
     except SrpoError as error:
         return [str(error)]
+
+
+def test_updates_of_experts_are_counted_where_the_first_rank_has_none(tmp_path: Path) -> None:
+    """Adam's bias correction goes by the count, of which every rank reads what rank 0 has written."""
+    model = write_tiny("glm4_moe", tmp_path / "model")
+    steps = [str(path) for path in record_steps(tmp_path / "rollouts", 3)]
+    job = {"kind": "train", "model": str(model)}
+    jobs = [
+        job | {"steps": steps},
+        job | {"steps": steps[:2], "save": str(tmp_path / "saved")},
+        job | {"steps": steps[2:], "load": str(tmp_path / "saved"), "version": 2},
+    ]
+    recipe = recipe_values(model, Layout(pipeline=2), pipeline_layers=(1, 3))
+    for rank in run_ranks(tmp_path / "ranks", recipe, jobs):
+        straight, _, resumed = rank["results"]
+        assert resumed["weights"] == straight["weights"]
+        assert resumed["metrics"][0]["grad_norm"] == straight["metrics"][2]["grad_norm"]

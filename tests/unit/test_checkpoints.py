@@ -207,8 +207,15 @@ def test_another_model_is_refused(run: tuple[Recipe, Journal]) -> None:
 def test_another_journal_is_refused(run: tuple[Recipe, Journal]) -> None:
     made, journal = run
     journal.step_path(1).write_bytes(journal.step_path(0).read_bytes())
-    with pytest.raises(SrpoError, match=r"step-000001\.parquet: is not the file that the checkpoint of step 2"):
+    with pytest.raises(
+        SrpoError, match=r"step-000001\.parquet: is not the file that the checkpoint of step 2.* remove"
+    ):
         Provenance(made, journal).check()
+    # Training from the beginning needs choices of experts that are not kept.
+    experts = made.trainer.experts.model_copy(update={"replay_routing": True})
+    replaying = made.model_copy(update={"trainer": made.trainer.model_copy(update={"experts": experts})})
+    with pytest.raises(SrpoError, match="restore it, or start a new run$"):
+        Provenance(replaying, journal).check()
     journal.step_path(1).unlink()
     with pytest.raises(SrpoError, match=r"step-000001\.parquet: is missing, and the checkpoint of step 2"):
         Provenance(made, journal).check()

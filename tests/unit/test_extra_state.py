@@ -90,11 +90,19 @@ def test_code_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     recipes.os = os
-    with pytest.raises(pickle.UnpicklingError, match=said):
-        refuse_code_in_state(state(content))
+    padded = content + bytes(-len(content) % 4)  # what is behind a pickle's end is not read
+    kinds = (state(content), state(content).view(torch.int8), state(padded).view(torch.float32).view(1, -1))
+    for kind in kinds:
+        with pytest.raises(pickle.UnpicklingError, match=said):
+            refuse_code_in_state([kind])
     assert not (tmp_path / "ran").exists()
     pickle.loads(content)
     assert (tmp_path / "ran").exists(), "it would not have run anyway"
+
+
+def test_another_kind_of_state_is_refused() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="a dict is no state"):
+        refuse_code_in_state([{"state": torch.ones(1)}])
 
 
 def test_a_broken_state_is_refused() -> None:

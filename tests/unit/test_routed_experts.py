@@ -35,12 +35,19 @@ def test_an_answer_is_read_by_token_layer_and_choice() -> None:
     assert found.tolist() == [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 11]]]
 
 
+def test_layers_without_experts_hold_zeros() -> None:
+    found = replace(SHAPE, dense=1).decode(encoded(0, 0, 0, 3, 4, 5), tokens=2)
+    assert found.tolist() == [[[0, 0, 0], [3, 4, 5]]]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (encoded(*range(6)), "6 choices of experts, expected 2 x 2 x 3"),
         (encoded(*range(5, 17)), "experts 5 to 16, of 16"),
         (encoded(*range(-1, 11)), "experts -1 to 10, of 16"),
+        (encoded(*[0] * 12), "the same expert twice"),
+        (encoded(*range(6), 7, 7, 1, 2, 3, 4), "the same expert twice"),
         ("not base64!", "base64"),
     ],
 )
@@ -88,7 +95,7 @@ def test_steps_without_choices_have_no_such_file(tmp_path: Path) -> None:
     journal.append([journal_row(0, 0)])
     step = journal.close(0, 1, [0])
     assert [path.name for path in tmp_path.rglob("*.*")] == [step.name]
-    with pytest.raises(SrpoError, match="recorded without .* set trainer.experts.replay_routing to false"):
+    with pytest.raises(SrpoError, match="recorded without .* or one with trainer.experts.replay_routing=false"):
         locate(step, read_step(step), SHAPE)
 
 

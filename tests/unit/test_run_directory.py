@@ -12,6 +12,7 @@ from megatron_srpo.errors import SrpoError
 from megatron_srpo.launch.run_directory import RunDirectory, differences, is_finished
 from megatron_srpo.recipe.schema import Recipe
 from megatron_srpo.rollout.journal import read_step
+from tests.architectures import write_tiny
 from tests.unit.test_journal import row
 
 
@@ -93,6 +94,25 @@ def test_replay_takes_over_steps_and_never_mixes_runs(tmp_path: Path) -> None:
         with pytest.raises(SrpoError, match="holds steps of its own"):
             run.copy_steps(sources["b"])
         assert [r.text for r in read_step(run.journal.step_path(1))] == ["a"]
+
+
+def test_replay_needs_the_choices_of_experts_that_it_replays(tmp_path: Path) -> None:
+    """Which a run with checkpoints has removed: said before any process is started."""
+    model = write_tiny("qwen3_moe", tmp_path / "model")
+    with RunDirectory(recipe(tmp_path / "recorded")) as run:
+        record(run)
+    replaying = {"trainer": {"experts": {"replay_routing": True}}, "model": {"path": model}}
+    with RunDirectory(recipe(tmp_path / "replay", **replaying)) as run:
+        with pytest.raises(SrpoError, match=r"step-000000\.parquet: was recorded without the engines' choices"):
+            run.copy_steps(tmp_path / "recorded")
+        assert run.journal.closed_steps() == []
+
+
+def test_what_is_kept_of_choices_may_change(tmp_path: Path) -> None:
+    with RunDirectory(recipe(tmp_path)) as run:
+        record(run)
+    with RunDirectory(recipe(tmp_path, trainer={"experts": {"keep_routing": True}})) as run:
+        assert list(run.changed) == ["trainer.experts.keep_routing"]
 
 
 def test_differences_are_dotted_keys(tmp_path: Path) -> None:
