@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from megatron_srpo.launch.ports import unclaimed_port
+from megatron_srpo.recipe.model_config import read_model_config
 from megatron_srpo.rollout.client import EngineClient, Sampling
 from megatron_srpo.rollout.routed_experts import RoutingShape
 from megatron_srpo.sync.bucket import flatten
@@ -56,7 +57,9 @@ def reference_experts(folder: Path, tokens: Sequence[int]) -> torch.Tensor:
 
 async def assert_tells_experts(client: EngineClient, folder: Path) -> None:
     """Prompts that are read anew and those that are cached: the engine tells what it chose for every token."""
-    routing = RoutingShape(layers=4, chosen=3, experts=8)
+    moe = read_model_config(folder).moe
+    assert moe is not None
+    routing = RoutingShape(layers=4, chosen=3, experts=8, dense=moe.dense_layers)
     for seed in range(3):
         sampling = Sampling(max_new_tokens=40, temperature=1.0, seed=seed)
         generation = await client.generate(
